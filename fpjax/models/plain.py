@@ -1,0 +1,108 @@
+"""Ordinary denoisers, for comparison: no structure that would make them invertible.
+
+``EDMNetwork`` is a residual network with the preconditioning of Karras et al. 2022 (their Table 1).
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+class Affine(nnx.Module):
+    """x -> W x + b, weight stored (out, in); LeCun-normal start scaled by ``gain``."""
+
+    def __init__(self, n_in: int, n_out: int, *, gain: float = 1.0, rngs: nnx.Rngs):
+        scale = gain / n_in**0.5
+        self.weight = nnx.Param(scale * jax.random.normal(rngs.params(), (n_out, n_in)))
+        self.bias = nnx.Param(jnp.zeros((n_out,)))
+
+    def __call__(self, x):
+        return self.weight[...] @ x + self.bias[...]
+
+
+class Block(nnx.Module):
+    """h -> h + W2 silu(W1 h + V e): a residual block that sees the embedding e of noise level and condition."""
+
+    def __init__(self, width: int, hidden: int, embedding: int, *, rngs: nnx.Rngs):
+        self.first = Affine(width, hidden, rngs=rngs)
+        self.noise = Affine(embedding, hidden, rngs=rngs)
+        self.second = Affine(hidden, width, gain=0.1, rngs=rngs)
+
+    def __call__(self, h, e):
+        return h + self.second(nnx.silu(self.first(h) + self.noise(e)))
+
+
+class EDMNetwork(nnx.Module):
+    """D = c_skip·y + c_out·network(c_in·y, ln(sigma)/4, condition), for points of ``size`` values.
+
+    Args:
+      size: values in a point. conditions: how many; one more embedding means "none".
+      width, hidden, depth, embedding, frequencies: sizes of the residual network.
+      data_std: standard deviation of the clean images.
+    """
+
+    def __init__(
+        self, size, conditions, *, width=64, hidden=128, depth=2, embedding=32, frequencies=16, data_std=0.5, rngs
+    ):
+        self.data_std = data_std
+        self.depth = depth
+        self.fourier = Affine(1, frequencies, rngs=rngs)
+        self.fourier.weight[...] = 4.0 * jax.random.normal(rngs.params(), (frequencies, 1))
+        self.fourier.bias[...] = jax.random.uniform(rngs.params(), (frequencies,), maxval=2 * jnp.pi)
+        self.level = Affine(frequencies, embedding, rngs=rngs)
+        self.classes = nnx.Param(0.1 * jax.random.normal(rngs.params(), (conditions + 1, embedding)))
+        self.enter = Affine(size, width, rngs=rngs)
+        self.blocks = nnx.List([Block(width, hidden, embedding, rngs=rngs) for _ in range(depth)])
+        self.leave = Affine(width, size, gain=0.1, rngs=rngs)
+
+    def __call__(self, y, sigma, condition):
+        flat = y.reshape(-1)
+        total = sigma**2 + self.data_std**2
+        noise = jnp.log(sigma).reshape(1) / 4
+        e = nnx.silu(self.level(jnp.cos(self.fourier(noise))) + self.classes[...][condition])
+        h = self.enter(flat / jnp.sqrt(total))
+        for block in self.blocks:
+            h = block(h, e)
+        out = self.leave(nnx.silu(h))
+        skip = self.data_std**2 / total
+        return (skip * flat + sigma * self.data_std / jnp.sqrt(total) * out).reshape(y.shape)
+
+    def layers(self) -> list[dict]:
+        """The same computation as a straight-line program for the certificate kernel (certify/format.md)."""
+        edm = [{"op": "edm", "out": f"c_{w}", "which": w, "data_std": self.data_std} for w in ("in", "skip", "out", "noise")]
+        program = [
+            *edm,
+            _affine("phase", "c_noise", "fourier"),
+            _elementwise("wave", "phase", "cos"),
+            _affine("level", "wave", "level"),
+            {"op": "embed", "out": "class", "table": "classes"},
+            {"op": "add", "out": "pre_e", "in": ["level", "class"]},
+            _elementwise("e", "pre_e", "silu"),
+            {"op": "scale", "out": "x", "in": "y", "by": "c_in"},
+            _affine("h0", "x", "enter"),
+        ]
+        for i in range(self.depth):
+            program += [
+                _affine(f"first{i}", f"h{i}", f"blocks.{i}.first"),
+                _affine(f"noise{i}", "e", f"blocks.{i}.noise"),
+                {"op": "add", "out": f"pre{i}", "in": [f"first{i}", f"noise{i}"]},
+                _elementwise(f"act{i}", f"pre{i}", "silu"),
+                _affine(f"second{i}", f"act{i}", f"blocks.{i}.second"),
+                {"op": "add", "out": f"h{i + 1}", "in": [f"h{i}", f"second{i}"]},
+            ]
+        return [
+            *program,
+            _elementwise("last", f"h{self.depth}", "silu"),
+            _affine("out", "last", "leave"),
+            {"op": "scale", "out": "skipped", "in": "y", "by": "c_skip"},
+            {"op": "scale", "out": "scaled", "in": "out", "by": "c_out"},
+            {"op": "add", "out": "D", "in": ["skipped", "scaled"]},
+        ]
+
+
+def _affine(out: str, x: str, prefix: str) -> dict:
+    return {"op": "affine", "out": out, "in": x, "weight": f"{prefix}.weight", "bias": f"{prefix}.bias"}
+
+
+def _elementwise(out: str, x: str, fn: str) -> dict:
+    return {"op": "elementwise", "out": out, "in": x, "fn": fn}

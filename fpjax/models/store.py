@@ -1,0 +1,225 @@
+"""Models on disk: safetensors weights beside a JSON card. Nothing is ever unpickled, no remote code is run.
+
+In this room: reading and writing, and refusing what is damaged in one sentence. The card's keys are in
+``certify/format.md``; its ``layers`` describe the network to the certificate kernel, ``architecture`` builds it here.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from fpjax.denoiser import Denoiser, Facts
+from fpjax.evidence import FpjaxError
+from fpjax.models import mixture
+from fpjax.models.monotone import TENSORS
+from fpjax.models.plain import EDMNetwork
+
+FORMAT = "fpjax-model/1"
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+@dataclass(frozen=True)
+class NetworkFunction:
+    """``fn(params, y, sigma, condition)`` of a flax network: the graph is static, the state is params."""
+
+    graph: Any
+
+    def __call__(self, params, y, sigma, condition):
+        return nnx.merge(self.graph, params)(y, sigma, condition)
+
+
+def names() -> list[str]:
+    """The embedded models."""
+    return sorted(p.stem for p in WEIGHTS.glob("*.json"))
+
+
+def load(source: str | os.PathLike) -> Denoiser:
+    """An embedded model by its name, or a model in a folder, a ``.json`` card or a ``.safetensors`` file.
+
+    Returns:
+      A Denoiser with float32 parameters exactly as stored.
+
+    Raises:
+      FpjaxError: if it is unknown, damaged, of another format, not finite, or does not fit its card.
+    """
+    path = card_path(source)
+    card = read_card(path)
+    tensors = read_weights(path, card)
+    try:
+        return _build(card, tensors)
+    except (KeyError, TypeError, IndexError) as error:
+        raise FpjaxError(f"the model card {path.name} is incomplete ({error!s}); export the model again") from error
+
+
+def card_path(source: str | os.PathLike) -> Path:
+    """The card of a model given by name, folder, card or weights.
+
+    Raises:
+      FpjaxError: if there is none.
+    """
+    embedded = WEIGHTS / f"{source}.json"
+    if str(source) in names():
+        return embedded
+    path = Path(source)
+    if path.is_dir():
+        cards = sorted(p for p in path.glob("*.json") if p.with_suffix(".safetensors").exists())
+        if len(cards) != 1:
+            raise FpjaxError(f"{path} holds {len(cards)} models (a .json card beside .safetensors weights); name one file")
+        return cards[0]
+    card = path.with_suffix(".json") if path.suffix in (".safetensors", ".json") else path
+    if card.is_file():
+        return card
+    raise FpjaxError(f"unknown model {str(source)!r}; choose one of {', '.join(names())}, or give a folder with a model")
+
+
+def read_card(path: Path) -> dict:
+    """A model card as plain data.
+
+    Raises:
+      FpjaxError: if it is not a card of this format.
+    """
+    try:
+        card = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise FpjaxError(f"the model card {path.name} cannot be read as JSON; export the model again") from error
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        raise FpjaxError(f"the model card {path.name} is not of format {FORMAT}; export the model again")
+    return card
+
+
+def read_weights(path: Path, card: dict) -> dict[str, np.ndarray]:
+    """The tensors beside a card, after the file's SHA-256 was compared with the card's.
+
+    Raises:
+      FpjaxError: if the file is missing, truncated, altered or not finite.
+    """
+    file = path.with_suffix(".safetensors")
+    if card.get("weights") != file.name:
+        raise FpjaxError(f"the card {path.name} names weights {card.get('weights')!r}; they must be {file.name} beside it")
+    try:
+        blob = file.read_bytes()
+    except OSError as error:
+        raise FpjaxError(f"the weights {file.name} cannot be read; put the file beside its card") from error
+    try:
+        tensors = load_tensors(blob)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise FpjaxError(f"the weights {file.name} are damaged or truncated; copy the file again") from error
+    if hashlib.sha256(blob).hexdigest() != card.get("sha256"):
+        raise FpjaxError(f"the weights {file.name} are not those of the card (SHA-256 differs); copy both files again")
+    for name, tensor in tensors.items():
+        if not np.issubdtype(tensor.dtype, np.floating) or not np.isfinite(tensor).all():
+            raise FpjaxError(f"tensor {name!r} in {file.name} has NaN or infinite values; train or export the model again")
+    return tensors
+
+
+def _build(card: dict, tensors: dict[str, np.ndarray]) -> Denoiser:
+    shape, conditions = tuple(card["shape"]), tuple(card["conditions"])
+    facts = Facts(**card["facts"])
+    kind, options = card["architecture"]["kind"], card["architecture"]["options"]
+    common = {"shape": shape, "conditions": conditions, "facts": facts, "name": card["name"]}
+    if kind == "learned-mixture":
+        _check_mixture(card, tensors)
+        params = {name: jnp.asarray(tensors[name]) for name in TENSORS}
+        return Denoiser(params, mixture.denoise, jacobian=mixture.jacobian, **common)
+    if kind == "edm-network":
+        size = int(np.prod(shape))
+        network = nnx.eval_shape(lambda: EDMNetwork(size, len(conditions), rngs=nnx.Rngs(0), **options))
+        graph, state = nnx.split(network)
+        return Denoiser(_fill(state, tensors), NetworkFunction(graph), **common)
+    raise FpjaxError(f"model {card['name']} has an unknown architecture {kind!r}; update fpjax")
+
+
+def _check_mixture(card: dict, tensors: dict) -> None:
+    size, rows = int(np.prod(card["shape"])), len(card["conditions"]) + 1
+    k, rank = tensors["factors"].shape[0], tensors["factors"].shape[-1]
+    wanted = {"means": (k, size), "factors": (k, size, rank), "variances": (k, rank), "floor": (k,), "logits": (rows, k)}
+    _check_shapes(wanted, tensors)
+    if (tensors["variances"] < 0).any() or (tensors["floor"] < 0).any():
+        raise FpjaxError(f"model {card['name']} has a negative variance, so it is no mixture; train it again")
+
+
+def _check_shapes(wanted: dict, tensors: dict) -> None:
+    if set(wanted) != set(tensors):
+        odd = sorted(set(wanted) ^ set(tensors))
+        raise FpjaxError(f"the weights do not fit the card: tensors {', '.join(odd)} are missing or unknown")
+    for name, shape in wanted.items():
+        if tensors[name].shape != tuple(shape):
+            raise FpjaxError(f"tensor {name!r} has shape {tensors[name].shape}, but the card needs {tuple(shape)}")
+
+
+def _fill(state, tensors: dict):
+    """The state of a network with its leaves taken from named tensors."""
+    paths = {".".join(map(str, path)): (path, leaf) for path, leaf in nnx.to_flat_state(state)}
+    _check_shapes({name: leaf.shape for name, (_, leaf) in paths.items()}, tensors)
+    filled = [(path, leaf.replace(jnp.asarray(tensors[name]))) for name, (path, leaf) in paths.items()]
+    return nnx.from_flat_state(filled)
+
+
+def tensors_of(model: nnx.Module) -> dict[str, np.ndarray]:
+    """What is stored of a trained module: its ``tensors()`` if it has them, its named parameters otherwise."""
+    if hasattr(model, "tensors"):
+        return {name: np.asarray(value) for name, value in model.tensors().items()}
+    flat = nnx.to_flat_state(nnx.state(model, nnx.Param))
+    return {".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in flat}
+
+
+def save(folder: str | os.PathLike, card: dict, tensors: dict[str, np.ndarray]) -> Path:
+    """Writes NAME.safetensors and NAME.json so that a reader never sees half a file.
+
+    Args:
+      card: everything but ``format``, ``weights`` and ``sha256``, which are added.
+
+    Returns:
+      The path of the card.
+
+    Raises:
+      FpjaxError: if the folder cannot be written.
+    """
+    folder = Path(folder)
+    blob = save_tensors({name: np.ascontiguousarray(value) for name, value in tensors.items()})
+    weights = f"{card['name']}.safetensors"
+    full = {"format": FORMAT, **card, "weights": weights, "sha256": hashlib.sha256(blob).hexdigest()}
+    write_atomic(folder / weights, blob)
+    path = folder / f"{card['name']}.json"
+    write_atomic(path, (json.dumps(full, indent=1) + "\n").encode())
+    return path
+
+
+def write_atomic(path: Path, blob: bytes) -> None:
+    """Writes a file by renaming a complete one into its place.
+
+    Raises:
+      FpjaxError: if that is not possible; what was there before is kept.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(blob)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        reason = error.strerror or "write failed"
+        raise FpjaxError(f"cannot write {path} ({reason.lower()}); choose another folder or make room") from error
+
+
+def parameters(den: Denoiser) -> int:
+    """The number of stored values of a denoiser."""
+    return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(den.params))

@@ -1,0 +1,241 @@
+"""Whole trajectories: generate (E1 step by step), invert (E2 step by step), round trip.
+
+In this room: checking a user's arrays at the edge, one compiled scan over the steps of vmapped solves, and what the
+residuals imply for the error of the latent (T8, T9). Not in this room: how one equation is solved (solve), verdicts.
+"""
+
+import dataclasses
+import functools
+import warnings
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fpjax.denoiser import Denoiser, check_guidance
+from fpjax.evidence import Evidence, Exit, FpjaxError
+from fpjax.process import Process
+from fpjax.solve import Solution, check_solver, solve
+from fpjax.step import F, G, Step
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Inversion:
+    """The outcome of :func:`invert` for n images and the process's steps, in inversion order.
+
+    Attributes:
+      latent: (n, *shape), the noisiest state, in the process's own coordinates.
+      exit: (n, steps) int32 :class:`fpjax.Exit` codes.
+      residual: (n, steps), ||y_s - F(y_t)||_2 in y-coordinates, at the state that the trajectory goes on from.
+      error_bound: (n, steps), a bound in y-coordinates on the distance to the exact trajectory (T8 with T9: each step adds
+        its residual, rounding noise not counted, and divides by its modulus m); infinite where no modulus is known.
+      evaluations: (n, steps) int32, evaluations of the network.
+      iterations: (n, steps) int32.
+      rate: (n, steps), the last observed ratio of residuals.
+      path: (n, steps + 1, *shape), the states in y-coordinates, from the image to the latent.
+      evidence: what ``error_bound`` rests on; ASSUMED where the modulus comes from a declared fact.
+      solver: the method used.
+    """
+
+    latent: jax.Array
+    exit: jax.Array
+    residual: jax.Array
+    error_bound: jax.Array
+    evaluations: jax.Array
+    iterations: jax.Array
+    rate: jax.Array
+    path: jax.Array
+    evidence: Evidence = dataclasses.field(default=Evidence.ASSUMED, metadata={"static": True})
+    solver: str = dataclasses.field(default="auto", metadata={"static": True})
+
+    @property
+    def solved(self) -> np.ndarray:
+        """(n, steps) bool: the step ended CONVERGED or CONVERGED_TO_PRECISION, and so did all before it."""
+        codes = np.asarray(self.exit)
+        ok = np.isin(codes, [code for code in Exit if code.solved])
+        return np.logical_and.accumulate(ok, axis=1)
+
+
+class _Inputs(NamedTuple):
+    den: Denoiser
+    z: jax.Array
+    condition: jax.Array
+    guidance: jax.Array | None
+
+
+def prepare(den: Denoiser, images, condition=None, guidance: float = 1.0) -> _Inputs:
+    """Looks at a user's arrays before anything is compiled.
+
+    Args:
+      images: (n, *den.shape), finite; integers become the default float.
+      condition: None, one condition for all, or n of them (indices or names).
+      guidance: w.
+
+    Raises:
+      FpjaxError: for a wrong shape, NaN or infinite values, an unknown condition, or guidance without a condition.
+    """
+    array = images if isinstance(images, jax.Array) else np.asarray(images)
+    if array.ndim != len(den.shape) + 1 or tuple(array.shape[1:]) != den.shape:
+        raise FpjaxError(
+            f"{den.name} takes images of shape {('n', *den.shape)}, got {tuple(array.shape)}; "
+            "reshape them, and put a batch axis first"
+        )
+    if array.shape[0] == 0:
+        raise FpjaxError("there are no images; give at least one")
+    if not np.issubdtype(array.dtype, np.floating):
+        array = np.asarray(array, np.float64)
+    with warnings.catch_warnings():  # float64 input without x64 becomes float32, which is the documented default
+        warnings.simplefilter("ignore", UserWarning)
+        z = jnp.asarray(array)
+    if not bool(jnp.all(jnp.isfinite(z))):
+        raise FpjaxError("the images have NaN or infinite values; replace them first")
+    return _Inputs(den.astype(z.dtype), z, *_conditions(den, condition, guidance, z))
+
+
+def _conditions(den: Denoiser, condition, guidance: float, z):
+    n = z.shape[0]
+    check_guidance(den, guidance, condition is not None)
+    if condition is None or isinstance(condition, str) or np.ndim(condition) == 0:
+        indices = [den.index(condition)] * n
+    else:
+        indices = [den.index(c) for c in list(condition)]
+    if len(indices) != n:
+        raise FpjaxError(f"{len(indices)} conditions for {n} images; give one for each, or one for all")
+    if guidance != 1.0 and den.null in indices:
+        raise FpjaxError(f"guidance {guidance} needs a condition for every image")
+    w = None if guidance == 1.0 else jnp.asarray(guidance, z.dtype)
+    return jnp.asarray(indices, jnp.int32), w
+
+
+def invert(
+    den: Denoiser,
+    images,
+    process: Process,
+    *,
+    condition=None,
+    guidance: float = 1.0,
+    solver: str = "auto",
+    tol: float = 1e-8,
+    limit: int = 200,
+) -> Inversion:
+    """The latents from which ``process`` generates ``images``: solves E2 at every step.
+
+    Each step starts from the naive DDIM iterate (G at y_s). A step that is not solved is recorded with its exit code, and
+    the trajectory goes on from where it stands; see ``Inversion.solved``.
+
+    Args:
+      images: (n, *shape) states at the process's smallest noise level, in its own coordinates. Their dtype is the
+        precision of the whole computation.
+      condition, guidance: see :func:`prepare`.
+      solver: one of :data:`fpjax.solve.SOLVERS`.
+      tol: residual asked for, 2-norm in y-coordinates.
+      limit: iterations allowed for each step.
+
+    Raises:
+      FpjaxError: for bad input; see :func:`prepare`.
+    """
+    check_solver(solver, tol, limit)
+    x = prepare(den, images, condition, guidance)
+    dtype = x.z.dtype
+    y0 = x.z / jnp.asarray(process.scale(process.levels[0]), dtype)
+    levels = jnp.asarray(process.sigmas[1:], dtype)
+    rho = jnp.asarray(process.rho, dtype)
+    path, solution = _invert(x._replace(z=y0), levels, rho, tol, limit, solver)
+    calls = 1 if x.guidance is None else 2
+    modulus = declared_modulus(den, process, guidance)
+    return Inversion(
+        latent=path[:, -1] * jnp.asarray(process.scale(process.levels[-1]), dtype),
+        exit=solution.exit,
+        residual=solution.residual,
+        error_bound=accumulate_error(solution.residual, modulus),
+        evaluations=solution.evaluations * calls,
+        iterations=solution.iterations,
+        rate=solution.rate,
+        path=path,
+        solver=solver,
+    )
+
+
+def declared_modulus(den: Denoiser, process: Process, guidance: float = 1.0) -> np.ndarray:
+    """T2's modulus m of each step as far as the declared facts give it, shape (steps,); 0 where they do not.
+
+    Without guidance a monotone denoiser has m >= rho. With guidance w > 1, T11 gives rho - (1 - rho)(w - 1)·Lambda.
+    """
+    rho = process.rho
+    if not den.facts.monotone:
+        return np.zeros_like(rho)
+    if guidance == 1.0:
+        return rho
+    if guidance < 1.0:  # D_w is then a convex combination of D_0 and D_c
+        return rho
+    if den.facts.lipschitz is None:
+        return np.zeros_like(rho)
+    limit = np.asarray([den.facts.lipschitz(s) for s in process.sigmas[1:]])
+    return np.maximum(rho - (1 - rho) * (guidance - 1) * limit, 0.0)
+
+
+def accumulate_error(residual, modulus) -> jax.Array:
+    """T8 and T9 along a trajectory: e_i = (e_(i-1) + residual_i)/m_i, infinite from the first m_i = 0 on.
+
+    Args:
+      residual: (n, steps). modulus: (steps,) or (n, steps), at least 0.
+    """
+    residual = jnp.asarray(residual)
+    modulus = jnp.broadcast_to(jnp.asarray(modulus, residual.dtype), residual.shape)
+
+    def add(error, x):
+        r, m = x
+        error = jnp.where(m > 0, (error + r) / jnp.where(m > 0, m, jnp.ones_like(m)), jnp.inf)
+        return error, error
+
+    _, errors = jax.lax.scan(add, jnp.zeros_like(residual[:, 0]), (residual.T, modulus.T))
+    return errors.T
+
+
+@functools.partial(jax.jit, static_argnames="solver")
+def _invert(x: _Inputs, sigmas, rhos, tol, limit, solver: str) -> tuple[jax.Array, Solution]:
+    def one_step(y, level):
+        sigma, rho = level
+
+        def one_image(y_s, c):
+            p = Step(x.den, sigma, rho, y_s, c, x.guidance)
+            return solve(G, y_s, p, solver=solver, tol=tol, limit=limit)
+
+        solution = jax.vmap(one_image)(y, x.condition)
+        return solution.y, solution
+
+    _, solutions = jax.lax.scan(one_step, x.z, (sigmas, rhos))
+    swapped = jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), solutions)
+    return jnp.concatenate([x.z[:, None], swapped.y], axis=1), swapped
+
+
+def generate(den: Denoiser, latent, process: Process, *, condition=None, guidance: float = 1.0) -> jax.Array:
+    """Images (n, *shape) from latents (n, *shape), both in the process's own coordinates: E1 at every step.
+
+    Raises:
+      FpjaxError: for bad input; see :func:`prepare`.
+    """
+    x = prepare(den, latent, condition, guidance)
+    dtype = x.z.dtype
+    y = x.z / jnp.asarray(process.scale(process.levels[-1]), dtype)
+    levels = jnp.asarray(process.sigmas[:0:-1].copy(), dtype)
+    rho = jnp.asarray(process.rho[::-1].copy(), dtype)
+    return _generate(x._replace(z=y), levels, rho) * jnp.asarray(process.scale(process.levels[0]), dtype)
+
+
+@jax.jit
+def _generate(x: _Inputs, sigmas, rhos) -> jax.Array:
+    def one_step(y, level):
+        sigma, rho = level
+        return jax.vmap(lambda v, c: F(v, Step(x.den, sigma, rho, v, c, x.guidance)))(y, x.condition), None
+
+    return jax.lax.scan(one_step, x.z, (sigmas, rhos))[0]
+
+
+def round_trip(den: Denoiser, images, process: Process, inversion: Inversion, *, condition=None, guidance: float = 1.0):
+    """The largest difference, per image, between ``images`` and what its latent generates, shape (n,)."""
+    again = generate(den, inversion.latent, process, condition=condition, guidance=guidance)
+    x = jnp.asarray(images, again.dtype)
+    return jnp.max(jnp.abs(again - x).reshape(x.shape[0], -1), axis=1)

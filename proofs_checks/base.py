@@ -1,0 +1,84 @@
+"""What every theorem module is made of.
+
+Each module of this package has four names:
+
+* ``statement``: a :class:`Statement`, the theorem in words;
+* ``instance()``: an :class:`Instance` that satisfies every hypothesis;
+* ``broken_instance()``: an :class:`Instance` that violates exactly the hypothesis it names;
+* ``check(instance, samples, seed)``: an :class:`Outcome`, whether the claim was seen to hold.
+
+``check`` tests the hypotheses first and then the claim; it must not say that a broken instance holds.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Formal:
+    """The machine-checked counterpart of a statement.
+
+    Attributes:
+      file: the Coq file in ``proofs_checks/formal``.
+      theorem: the name of the theorem there.
+      hypotheses: the theorem's named hypotheses, name -> Coq text; a test compares them with the file.
+    """
+
+    file: str
+    theorem: str
+    hypotheses: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A theorem in words.
+
+    Attributes:
+      name: its name in THEORY (E1, T2, ...).
+      title: a few words.
+      hypotheses: short name -> what is assumed.
+      claim: what follows.
+      source: where the theorem or its proof comes from.
+      formal: the machine-checked theorems, if there are any.
+    """
+
+    name: str
+    title: str
+    hypotheses: dict[str, str]
+    claim: str
+    source: str
+    formal: tuple[Formal, ...] = ()
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A concrete problem to check a theorem on.
+
+    Attributes:
+      data: what the module's ``check`` needs.
+      violates: the name of the one hypothesis that does not hold, or None.
+    """
+
+    data: dict[str, Any]
+    violates: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a check found.
+
+    Attributes:
+      holds: whether every hypothesis and the claim were seen to hold.
+      how: "symbolic", "ball arithmetic", "sampled" or several of them.
+      samples: the number of points sampled (0 for a purely symbolic check).
+      detail: one sentence with the decisive figure.
+      failed: names of the hypotheses that do not hold, and "claim" if the claim does not.
+      figures: the numbers behind the sentence.
+    """
+
+    holds: bool
+    how: str
+    samples: int
+    detail: str
+    failed: tuple[str, ...] = ()
+    figures: dict[str, float] = field(default_factory=dict)
