@@ -13,6 +13,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fpjax import tridiagonal
+
 
 class Extremes(NamedTuple):
     """Extreme eigenvalues of a symmetric operator at one point.
@@ -144,15 +146,11 @@ def extreme_eigenvalues(operator: Callable, d: int, key, *, tol=1e-8, steps: int
 
     def ritz(alpha, beta, j):
         """Extreme Ritz pairs of the leading j×j block, and their residuals."""
-        used = rows < j
-        diagonal = jnp.where(used, alpha, alpha[0])  # unused rows repeat an entry that is already inside the spectrum
-        off = jnp.where(rows[1:] < j, beta[: m - 1], 0)
-        values, vectors = jnp.linalg.eigh(jnp.diag(diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))
-        mine = jnp.sum(jnp.where(used[:, None], vectors, 0) ** 2, axis=0) > 0.5
-        low = jnp.argmin(jnp.where(mine, values, jnp.inf))
-        high = jnp.argmax(jnp.where(mine, values, -jnp.inf))
-        residual = jnp.abs(beta[j - 1] * vectors[j - 1])
-        return values[low], values[high], vectors[:, low], vectors[:, high], residual[low], residual[high]
+        diagonal = jnp.where(rows < j, alpha, alpha[0])  # unused rows repeat an entry already inside the spectrum
+        low, high = tridiagonal.extremes(diagonal, jnp.where(rows[1:] < j, beta[: m - 1], 0))
+        # Where an unused row repeats the very extreme, the vector may live there: then the first basis vector is meant.
+        residual = [jnp.abs(beta[j - 1] * pair.vector[j - 1]) for pair in (low, high)]
+        return low, high, *residual
 
     def body(carry, j):
         basis, alpha, beta = carry
@@ -162,16 +160,16 @@ def extreme_eigenvalues(operator: Callable, d: int, key, *, tol=1e-8, steps: int
         return basis.at[j + 1].set(unit), alpha.at[j].set(a), beta.at[j].set(b)
 
     def tested(carry, j):
-        low, high, _, _, low_residual, high_residual = ritz(*carry[1:], j)
-        scale = jnp.maximum(jnp.abs(low), jnp.abs(high))
+        low, high, low_residual, high_residual = ritz(*carry[1:], j)
+        scale = jnp.maximum(jnp.abs(low.value), jnp.abs(high.value))
         # beta = 0 after one invariant subspace proves nothing about the others.
         return (carry[2][j - 1] > 0) & (low_residual <= tol * scale) & (high_residual <= tol * scale)
 
     zeros = jnp.zeros(m, dtype)
     (basis, alpha, beta), j = _drive(body, tested, (basis, zeros, zeros), m)
-    low, high, u_low, u_high, low_residual, high_residual = ritz(alpha, beta, j)
+    low, high, low_residual, high_residual = ritz(alpha, beta, j)
     lift = basis[:m].T
-    return Extremes(low, high, lift @ u_low, lift @ u_high, low_residual, high_residual, j)
+    return Extremes(low.value, high.value, lift @ low.vector, lift @ high.vector, low_residual, high_residual, j)
 
 
 def spectral_norm(
@@ -199,8 +197,8 @@ def spectral_norm(
 
     def top(alpha, beta, j):
         off = jnp.where(rows[1:] < j, beta[: m - 1], 0)
-        u, s, vt = jnp.linalg.svd(jnp.diag(alpha) + jnp.diag(off, 1))  # unused rows of alpha are zero
-        return s[0], vt[0], u[:, 0], jnp.abs(beta[j - 1] * u[j - 1, 0])
+        s, u, v = tridiagonal.largest_singular(alpha, off)  # unused rows of alpha are zero
+        return s, v, u, jnp.abs(beta[j - 1] * u[j - 1])
 
     def tested(carry, j):
         s, _, _, residual = top(*carry[2:], j)

@@ -17,6 +17,7 @@ import re
 import sys
 import time
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from flint import arb, arb_mat, ctx, fmpq  # pyright: ignore[reportMissingModuleSource]
@@ -107,6 +108,11 @@ def exact(value: float) -> fmpq:
     return fmpq(*value.as_integer_ratio())
 
 
+def plain(text) -> bool:
+    """Whether a name is safe as a part of a path."""
+    return isinstance(text, str) and re.fullmatch(r"[A-Za-z0-9_.-]{1,80}", text) is not None
+
+
 def digest(data) -> str:
     """SHA-256 of the canonical JSON text (sorted keys, no spaces, ASCII)."""
     return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
@@ -158,20 +164,20 @@ class Model:
     def __init__(self, path: str | Path, name: str | None = None, limit_s: float = 600.0):
         path, self.deadline = Path(path), time.monotonic() + limit_s
         if path.is_dir():
-            require(isinstance(name, str) and bool(re.fullmatch(r"[A-Za-z0-9_.-]{1,80}", name)), "the model's name is not plain")
+            require(plain(name), "the model's name is not plain")
             path = path / f"{name}.json"
         card = load_json(load_bytes(path, MAX_FILE), "model card", floats=True)
         keys = ("format", "name", "shape", "conditions", "weights", "sha256", "layers")
         require(all(k in card for k in keys) and card["format"] == MODEL, f"the model card is not of format {MODEL}")
         file, shape, self.name, self.layers = card["weights"], card["shape"], card["name"], card["layers"]
-        require(isinstance(file, str) and bool(re.fullmatch(r"[A-Za-z0-9_.-]{1,80}", file)), "the weights' file name is not plain")
+        require(plain(file), "the weights' file name is not plain")
         raw = load_bytes(path.parent / file, MAX_WEIGHTS)
         self.weights_sha256 = hashlib.sha256(raw).hexdigest()
         require(card["sha256"] == self.weights_sha256, "the weights do not have the SHA-256 that the model card states")
         self.program_sha256 = digest({k: card[k] for k in keys if k not in ("name", "weights")})
         require(isinstance(shape, list) and 1 <= len(shape) <= 4, "the model's shape must be a list of 1 to 4 sizes")
         self.size = math.prod(integer(n, "model shape", 1, 4096) for n in shape)
-        require(self.size <= 4096, "the kernel takes at most 4096 pixels")
+        require(self.size <= 1024, "the kernel takes at most 1024 pixels")
         require(isinstance(card["conditions"], list), "conditions must be a list")
         self.classes, self.tensors, self.cache = len(card["conditions"]), read_tensors(raw), {}
         require(isinstance(self.layers, list) and 1 <= len(self.layers) <= MAX_LAYERS, "layers must be a list")
@@ -181,10 +187,14 @@ class Model:
         require(work <= MAX_WORK, "an operation is too large for the kernel")
         require(time.monotonic() < self.deadline, "the time limit was reached")
 
+    def shape(self, name) -> tuple[int, ...]:
+        """The shape of a tensor."""
+        require(isinstance(name, str) and name in self.tensors, f"the weights have no tensor {str(name)[:40]!r}")
+        return self.tensors[name][0]
+
     def tensor(self, name, *shape) -> list[arb]:
         """The entries of a tensor of that shape; None stands for any size."""
-        require(isinstance(name, str) and name in self.tensors, f"the weights have no tensor {name!r}")
-        have, values = self.tensors[name]
+        have, values = self.shape(name), self.tensors[name][1]
         fits = len(have) == len(shape) and all(s is None or s == h for h, s in zip(have, shape, strict=True))
         require(fits and len(values) > 0, f"tensor {name!r} has shape {have}, expected {shape}")
         return [arb(v) for v in values]
@@ -193,11 +203,11 @@ class Model:
         """A weight as a matrix (out, in), and an upper bound of its spectral norm."""
         key = (str(name), transposed, conv)
         if key not in self.cache:
-            values, shape = self.tensor(name, *(None,) * (4 if conv else 2)), self.tensors[name][0]
-            self.tick(max(shape) ** 2 * min(shape) if conv is None else 1)
+            values, shape = self.tensor(name, *(None,) * (4 if conv else 2)), self.shape(name)
             w = arb_mat(*shape, values) if conv is None else convolution(values, shape, conv)
-            self.tick(w.nrows() * w.ncols() * min(w.nrows(), w.ncols()))
-            self.cache[key] = (w.transpose() if transposed else w, norm2(w, 8))
+            small, work = min(w.nrows(), w.ncols()), w.nrows() * w.ncols() * min(w.nrows(), w.ncols())
+            self.tick(work)
+            self.cache[key] = (w.transpose() if transposed else w, norm2(w, min(8, (MAX_WORK - work) // small**3)))
         return self.cache[key]
 
 
@@ -376,7 +386,6 @@ def op_edm(run: Run, layer: dict) -> Value:
 
 def op_embed(run: Run, layer: dict) -> Value:
     """The row of a table that belongs to the condition."""
-    require(layer["table"] in run.model.tensors, "embed: no such table")
     table = run.model.tensor(layer["table"], run.model.classes + 1, None)
     n = len(table) // (run.model.classes + 1)
     row = table[run.condition * n : run.condition * n + n]
@@ -406,25 +415,24 @@ def op_affine(run: Run, layer: dict) -> Value:
 
 
 def op_gain(run: Run, layer: dict) -> Value:
-    """scale: a scalar times a value; multiply: the elementwise product. Both factors may depend on y."""
-    v = run.get(layer["in"])
-    b = run.get(layer["by"], 1 if layer["op"] == "scale" else len(v.c))
-    bc, bx, n, scalar = b.c, b.x, len(v.c), len(b.c) == 1
-    stacked = b.M if b.M is None or not scalar else arb_mat(n, b.M.ncols(), b.M.entries() * n)
-    b2 = Value(bc * n, bx * n, stacked, upper(b.e * arb(n).sqrt())) if scalar else b
-    (m1, e1), (m2, e2), tag = gained(b2.x, v), gained(v.x, b2), None
-    if b.tag == v.tag == ("const",):
-        tag = b.tag
-    elif b.tag == ("const",) and v.tag and all(g >= 0 for g in bc):
-        kind, *rest = v.tag
+    """scale: a scalar times a value; multiply: the elementwise product. The factor may not depend on y."""
+    v, scalar = run.get(layer["in"]), layer["op"] == "scale"
+    b = run.get(layer["by"], 1 if scalar else len(v.c))
+    require(b.tag == ("const",), "a factor may not depend on y")
+    by = b.c * len(v.c) if scalar else b.c
+    kind, *rest = v.tag or ("unknown",)
+    tag, m = None, None if v.M is None else rows_scaled(by, v.M)
+    if kind == "const":
+        tag = ("const",)
+    elif all(g >= 0 for g in by):
         if kind == "line" and scalar:
-            tag = ("line", rest[0] * bc[0])
+            tag = ("line", rest[0] * by[0])
         elif kind == "sym" and scalar:
-            tag = ("sym", *(m and m * bc[0] for m in rest[:2]), rest[2])
+            tag = ("sym", *(x if x is None else x * by[0] for x in rest[:2]), rest[2])
         elif kind == "pre" or (kind == "act" and (scalar or not rest[3])):
-            gains = [g * h for g, h in zip(rest[2], b2.c, strict=True)]
-            tag = (kind, *rest[:2], gains, rest[3] and scalar if kind == "pre" else rest[3])
-    return run.value([p * q for p, q in zip(b2.c, v.c, strict=True)], total([m1, m2]), upper(e1 + e2), tag)
+            gains = [g * h for g, h in zip(rest[2], by, strict=True)]
+            tag = (kind, *rest[:2], gains, rest[3] and (scalar or kind == "act"))
+    return run.value([p * q for p, q in zip(by, v.c, strict=True)], m, upper(largest(by) * v.e), tag)
 
 
 def op_add(run: Run, layer: dict) -> Value:
@@ -460,7 +468,7 @@ def softplus(x: arb) -> arb:
     return x.exp().log1p() if x.mid() < 0 else x + (-x).exp().log1p()
 
 
-# name -> (value, derivative, range of the derivative over all reals; None: unbounded above). silu' lies in (-0.0999, 1.0999).
+# name -> (value, derivative, range of the derivative over all reals; None: unbounded). silu' lies in (-0.0999, 1.0999).
 FUNCTIONS = {
     "identity": (lambda x: x, lambda x: ONE, (1, 1)),
     "relu": (lambda x: x.max(ZERO), lambda x: ONE if x > 0 else ZERO if x < 0 else arb(0.5, 0.5), (0, 1)),
@@ -502,6 +510,12 @@ def softmax(logits: list[arb]) -> list[arb]:
     return [t / sum(terms, ZERO) for t in terms]
 
 
+def share(logits: list[arb], k: int) -> arb:
+    """Entry k of the softmax over a box of logits, every difference used once; cut to [0, 1]."""
+    p = 1 / sum(((b - logits[k]).exp() if j != k else ONE for j, b in enumerate(logits)), ZERO)
+    return p.intersection(arb(0.5, 0.5)) if p.is_finite() else arb(0.5, 0.5)
+
+
 def op_softmax(run: Run, layer: dict) -> Value:
     """The softmax. Its Jacobian diag(p) - p p^T lies between 0 and 1/2, so it is 1/4 + E with ||E|| <= 1/4."""
     v, tag = run.get(layer["in"]), None
@@ -511,26 +525,22 @@ def op_softmax(run: Run, layer: dict) -> Value:
         tag = ("act", *v.tag[1:3], [g / 2 for g in v.tag[3]], True)
     if v.M is None:
         return run.value(softmax(v.c), None, ZERO, tag)
-    p, n = [x.intersection(arb(0.5, 0.5)) if x.is_finite() else arb(0.5, 0.5) for x in softmax_range(v.x)], len(v.x)
-    mid, off = [x.mid() for x in p], norm([x.rad() for x in p])
-    spread = min(upper(largest([x.rad() for x in p]) + off * (2 * norm(mid) + off)), arb(0.25))
-    k = eye(n, arb(0.25))
-    if spread < arb(0.25):
+    n = len(v.x)
+    p = [share(v.x, k) for k in range(n)]
+    mid, rad = [x.mid() for x in p], [x.rad() for x in p]
+    k, spread = eye(n, arb(0.25)), arb(0.25)
+    moved = upper(largest(rad) + norm(rad) * (2 * norm(mid) + norm(rad)))
+    if moved < spread:
+        spread = moved
         k = arb_mat(n, n, [a * ((1 if i == j else 0) - b) for i, a in enumerate(mid) for j, b in enumerate(mid)])
     return run.value(softmax(v.c), k * v.M, upper(v.e / 2 + spread * norm2(v.M)), tag)
-
-
-def softmax_range(x: list[arb]) -> list[arb]:
-    """Enclosures of the softmax over a box of logits, each entry with one occurrence of every difference."""
-    return [1 / sum(((b - a).exp() if j != k else ONE for j, b in enumerate(x)), ZERO) for k, a in enumerate(x)]
 
 
 class Mixture:
     """The tensors of a mixture layer and what does not depend on sigma, y or the condition."""
 
     def __init__(self, model: Model, layer: dict):
-        require(layer["factors"] in model.tensors, "mixture: no such factors")
-        self.K, d, self.r = (*model.tensors[layer["factors"]][0], 0, 0, 0)[:3]
+        self.K, d, self.r = (*model.shape(layer["factors"]), 0, 0, 0)[:3]
         require(d == model.size, "mixture: factors must have shape (K, d, r)")
         k, r = self.K, self.r
         model.tick(k * r * d * d)
@@ -569,12 +579,12 @@ def op_mixture(run: Run, layer: dict) -> Value:
     B = [v * a[i // r] / spread[i] for i, v in enumerate(mix.variances)]
     t = [p - q for p, q in zip((mix.U * column).entries(), mix.shift, strict=True)]
     yy, my, logits = sumsq(y), (mix.means * column).entries(), mix.logits[run.condition * K :]
-    l = []
+    logp = []
     for k in range(K):
         block, rr = slice(k * r, k * r + r), yy - 2 * my[k] + mix.square[k]
         logs = sum((v.log() for v in spread[block]), (d - r) * (mix.floor[k] + s2).log())
-        l.append(logits[k] - (logs + a[k] * rr - dot(B[block], [x * x for x in t[block]])) / 2)
-    pi = softmax(l)
+        logp.append(logits[k] - (logs + a[k] * rr - dot(B[block], [x * x for x in t[block]])) / 2)
+    pi = softmax(logp)
     back = mix.U.transpose() * arb_mat(K * r, 1, [pi[i // r] * b * t[i] for i, b in enumerate(B)])
     weights = [p * q for p, q in zip(pi, a, strict=True)]
     pull = mix.means.transpose() * arb_mat(K, 1, weights) - column * sum(weights, ZERO) + back
@@ -582,10 +592,10 @@ def op_mixture(run: Run, layer: dict) -> Value:
     if run.radius is None or not run.radius.is_finite():
         m = None if run.radius is None else arb_mat(d, d)
         return run.value(c, m, INF, ("sym", arb_mat(d, d), None, True))
-    return mixture_jacobian(run, mix, c, l, pi, a, B, t)
+    return mixture_jacobian(run, mix, c, logp, pi, a, B, t)
 
 
-def mixture_jacobian(run: Run, mix: Mixture, c, l, pi, a, B, t) -> Value:
+def mixture_jacobian(run: Run, mix: Mixture, c, logp, pi, a, B, t) -> Value:
     """J = sum_k pi_k A_k + s^2 Cov_pi(g_k), A_k = (1 - s^2 a_k) I + s^2 U_k diag(B_k) U_k^T: at the centre M, and how
     far it can move within the ball (e), from |l_j - l_k| moving by at most radius * sup ||g_j - g_k||.
     """
@@ -597,31 +607,30 @@ def mixture_jacobian(run: Run, mix: Mixture, c, l, pi, a, B, t) -> Value:
     g = block * mix.U + rows_scaled([-v for v in a], arb_mat(K, d, y * K) - mix.means)
     g = g - arb_mat(K, d, (arb_mat(1, K, pi) * g).entries() * K)
     M = mix.U.transpose() * rows_scaled([pi[i // r] * b for i, b in enumerate(B)], mix.U) * s2
-    M = M + g.transpose() * rows_scaled(pi, g) * s2 + eye(d, sum((p * (1 - s2 * v) for p, v in zip(pi, a, strict=True)), ZERO))
+    M = M + g.transpose() * rows_scaled(pi, g) * s2 + eye(d, dot(pi, [1 - s2 * v for v in a]))
     # bounds: reach of A_k, of the Hessian of l_k, of g_k - mean g over the ball, of the differences g_j - g_k
     bend = [largest(B[k * r : k * r + r] or [ZERO]) * mix.reach[k] * mix.reach[k] for k in range(K)]
     A = [upper(1 - s2 * a[k] + s2 * bend[k]) for k in range(K)]
     P = [upper(bend[k].max(a[k])) for k in range(K)]
     flat, gram = g.entries(), (g * g.transpose()).entries()
     far = [upper(norm(flat[k * d : k * d + d]) + P[k] * R) for k in range(K)]
-    gap = [[upper((gram[j * K + j] + gram[k * K + k] - 2 * gram[j * K + k]).nonnegative_part().sqrt() + R * (P[j] + P[k]))
-            if j != k else ZERO for j in range(K)] for k in range(K)]  # fmt: skip
-    moved = [inverse_sum([l[j] - l[k] + arb(0, upper(R * gap[k][j])) for j in range(K)]) for k in range(K)]
+
+    def gap_of(j, k):
+        square = gram[j * K + j] + gram[k * K + k] - 2 * gram[j * K + k]
+        return upper(square.nonnegative_part().sqrt() + R * (P[j] + P[k])) if j != k else ZERO
+
+    gap = [[gap_of(j, k) for j in range(K)] for k in range(K)]
+    move = [[arb(0, upper(R * g)) for g in row] for row in gap]
+    moved = [share([v + m for v, m in zip(logp, move[k], strict=True)], k) for k in range(K)]
     change = [upper(p - q) for p, q in zip(moved, pi, strict=True)]
     mean = dot(change, far) + R * dot([upper(p) for p in pi], P)
     e = dot(change, A) + s2 * (dot(change, [f * f for f in far]) + mean * mean)
-    e = e + s2 * sum((p * (2 * f * q * R + q * q * R * R) for p, f, q in zip(pi, far, P, strict=True)), ZERO)
-    spread = largest([gap[k][j] for k in range(K) for j in range(K)]) ** 2 / 4
+    e = e + s2 * dot(pi, [2 * f * q * R + q * q * R * R for f, q in zip(far, P, strict=True)])
+    spread = largest([g for row in gap for g in row]) ** 2 / 4
     for k in range(K):
         spread = min(spread, upper(dot([upper(p) for p in moved], [v * v for v in gap[k]])))
     top = upper(largest(A) + s2 * spread)
     return run.value(c, M, upper(e), ("sym", arb_mat(d, d), eye(d, top) if top.is_finite() else None, True))
-
-
-def inverse_sum(exponents: list[arb]) -> arb:
-    """1 / sum exp, cut to [0, 1]."""
-    p = 1 / sum((x.exp() for x in exponents), ZERO)
-    return p.intersection(arb(0.5, 0.5)) if p.is_finite() else arb(0.5, 0.5)
 
 
 OPS = {
@@ -655,7 +664,8 @@ class Step:
         run = Run(self.model, self.sigma, self.condition, centre, radius).D
         if self.guidance == 1 or self.condition == self.model.classes:
             return run
-        w, v, null = self.guidance, 1 - self.guidance, Run(self.model, self.sigma, self.model.classes, centre, radius).D
+        null = Run(self.model, self.sigma, self.model.classes, centre, radius).D
+        w, v = self.guidance, 1 - self.guidance
         c = [q + w * (p - q) for p, q in zip(run.c, null.c, strict=True)]
         m = total([x.M * g for x, g in ((run, w), (null, v)) if x.M is not None])
         p, q, tag = loewner(run.tag, len(c)), loewner(null.tag, len(c)), None
@@ -677,11 +687,15 @@ class Step:
     def derivative(self, value: Value) -> tuple[arb_mat, arb]:
         """F' = M + E over the ball: M and the bound of ||E||."""
         n = self.model.size
-        return eye(n, self.rho) + (arb_mat(n, n) if value.M is None else value.M * self.keep), upper(self.keep * value.e)
+        self.model.tick(16 * n**3)
+        m = arb_mat(n, n) if value.M is None else value.M
+        return eye(n, self.rho) + m * self.keep, upper(self.keep * value.e)
 
     def eigenvalues(self, value: Value) -> tuple[arb, arb | None, arb | None]:
         """A lower bound of lambda_min(sym J_D), and where J_D is known to be symmetric its ends (low, high)."""
-        m, sym = arb_mat(len(value.c), len(value.c)) if value.M is None else value.M, loewner(value.tag, len(value.c))
+        n = self.model.size
+        self.model.tick(16 * n**3)
+        m, sym = arb_mat(n, n) if value.M is None else value.M, loewner(value.tag, n)
         low = lambda_min(symmetric(m)) - value.e if value.e.is_finite() else -INF
         if sym is None:
             return low, None, None
@@ -744,7 +758,7 @@ def read_levels(data, what: str = "levels") -> list[float]:
     """Noise levels, strictly increasing, at least two."""
     require(isinstance(data, list) and 2 <= len(data) <= 10000, f"{what} must be a list of at least two numbers")
     levels = [number(v, what, 0.0) for v in data]
-    require(all(a < b for a, b in zip(levels, levels[1:], strict=False)), f"{what} must increase strictly")
+    require(all(a < b for a, b in pairwise(levels)), f"{what} must increase strictly")
     return levels
 
 
@@ -752,13 +766,13 @@ def read_proof(model: Model, data) -> tuple[str, arb_mat | None]:
     """The form of T13 and the preconditioner, if the certificate brings one."""
     fields(data, "proof of a ball", "form preconditioner")
     require(data["form"] in ("structure", "monotone", "radii"), "form must be structure, monotone or radii")
-    a, n = data["preconditioner"], model.size
+    a, n, what = data["preconditioner"], model.size, "preconditioner"
     require(a is None or data["form"] == "radii", "only the radii form takes a preconditioner")
     require(a is None or (isinstance(a, list) and len(a) == n), f"the preconditioner must have {n} rows")
-    return data["form"], None if a is None else arb_mat(n, n, [v for row in a for v in vector(row, "preconditioner", n)])
+    return data["form"], None if a is None else arb_mat(n, n, [v for row in a for v in vector(row, what, n)])
 
 
-def local_bounds(step: Step, centre: list[arb], radius: arb, form: str, a: arb_mat | None) -> tuple[arb_mat | None, arb]:
+def local_bounds(step: Step, centre: list[arb], radius: arb, form: str, a: arb_mat | None = None) -> tuple:
     """On B(centre, radius): (None, m > 0) for the monotone forms, (A, Z < 1) for the radii form. Either means that
     the ball holds at most one solution (T2; T13)."""
     if form == "structure":
@@ -794,11 +808,11 @@ def prove_structure(model: Model, claim: dict, proof: dict) -> tuple:
     levels, conditions, w = read_levels(claim["levels"]), claim["conditions"], number(claim["guidance"], "guidance")
     require(isinstance(conditions, list) and 0 < len(conditions) <= 10000, "conditions must be a list")
     for c in conditions:
-        for low, high in zip(levels, levels[1:], strict=False):
+        for low, high in pairwise(levels):
             step = Step(model, integer(c, "condition", 0, model.classes), w, low, high)
             require(step.monotone(), "the layers are not of a form that is monotone by construction, or rho = 0")
     text = f"each of {len(levels) - 1} steps has exactly one solution for every target, modulus >= rho"
-    return text, WELL_POSED, {"modulus": min(a / b for a, b in zip(levels, levels[1:], strict=False))}
+    return text, WELL_POSED, {"modulus": min(a / b for a, b in pairwise(levels))}
 
 
 def prove_lipschitz(model: Model, claim: dict, proof: dict) -> tuple:
@@ -826,7 +840,8 @@ def read_region(step: Step, region) -> tuple[Value, str]:
         return step.everywhere(), region
     fields(region, "region", "centre radius")
     radius = number(region["radius"], "radius", 0.0)
-    return step.denoise(vector(region["centre"], "centre", step.model.size), arb(radius)), f"on a ball of radius {radius:.3g}"
+    value = step.denoise(vector(region["centre"], "centre", step.model.size), arb(radius))
+    return value, f"on a ball of radius {radius:.3g}"
 
 
 def prove_guidance_limit(model: Model, claim: dict, proof: dict) -> tuple:
@@ -847,7 +862,8 @@ def prove_step(model: Model, claim: dict, proof: dict) -> tuple:
     fields(claim, "claim", PROBLEM + "target target_radius centre radius uniqueness_radius")
     step, how = read_step(model, claim), read_proof(model, proof)
     target, centre = (vector(claim[k], k, model.size) for k in ("target", "centre"))
-    radius, slack, unique = number(claim["radius"], "radius", 0.0), number(claim["target_radius"], "slack", 0.0), claim["uniqueness_radius"]
+    radius, slack = (number(claim[k], k, 0.0) for k in ("radius", "target_radius"))
+    unique = claim["uniqueness_radius"]
     prove_ball(step, target, arb(slack), centre, arb(radius), how)
     if unique == "everywhere":
         require(step.monotone(), "uniqueness everywhere was not proved")
@@ -869,8 +885,9 @@ def prove_trajectory(model: Model, claim: dict, proof: dict) -> tuple:
     require(claim["unique"] in ("everywhere", "balls"), "unique must be everywhere or balls")
     condition, w = integer(claim["condition"], "condition", 0, model.classes), number(claim["guidance"], "guidance")
     target, slack, radius = vector(claim["image"], "image", model.size), ZERO, 0.0
-    for i, (low, high) in enumerate(zip(levels, levels[1:], strict=False)):
-        step, centre, radius = Step(model, condition, w, low, high), vector(centres[i], "centre", model.size), number(radii[i], "radius", 0.0)
+    for i, (low, high) in enumerate(pairwise(levels)):
+        step, centre = Step(model, condition, w, low, high), vector(centres[i], "centre", model.size)
+        radius = number(radii[i], "radius", 0.0)
         try:
             prove_ball(step, target, slack, centre, arb(radius), read_proof(model, proof["steps"][i]))
             require(claim["unique"] == "balls" or step.monotone(), "uniqueness everywhere was not proved")
@@ -879,7 +896,8 @@ def prove_trajectory(model: Model, claim: dict, proof: dict) -> tuple:
         target, slack = centre, arb(radius)
     text = f"the inversion over {len(levels) - 1} steps has exactly one solution "
     text += "" if claim["unique"] == "everywhere" else "in the balls given "
-    return text + f"and its latent lies within {radius:.3g} of the last centre", WELL_POSED | {"error": "CERTIFIED"}, {"radius": radius}
+    text += f"and its latent lies within {radius:.3g} of the last centre"
+    return text, WELL_POSED | {"error": "CERTIFIED"}, {"radius": radius}
 
 
 def prove_non_uniqueness(model: Model, claim: dict, proof: dict) -> tuple:
@@ -896,7 +914,8 @@ def prove_non_uniqueness(model: Model, claim: dict, proof: dict) -> tuple:
     reach = exact(number(balls[0]["radius"], "radius")) + exact(number(balls[1]["radius"], "radius"))
     distance2 = sum(((p - q) ** 2 for p, q in zip(first, second, strict=True)), fmpq(0))
     require(bool(distance2 > reach**2), "the balls are not disjoint")
-    return "two different solutions", {"existence": "CERTIFIED", "uniqueness": "REFUTED"}, {"distance": math.sqrt(float(arb(distance2)))}
+    facts = {"distance": math.sqrt(float(arb(distance2)))}
+    return "two different solutions", {"existence": "CERTIFIED", "uniqueness": "REFUTED"}, facts
 
 
 def prove_witness(model: Model, claim: dict, proof: dict) -> tuple:
@@ -974,7 +993,7 @@ def check_data(data: dict, model: str | Path | Model, limit_s: float = 600.0) ->
             return Proved(data["kind"], net.name, *KINDS[data["kind"]](net, data["claim"], data["proof"]))
         except CertificateError:
             raise
-        except Exception as error:  # a proof that breaks off is no proof; what broke is the reason
+        except Exception as error:  # noqa: BLE001  (a proof that breaks off is no proof; what broke is the reason)
             raise CertificateError(f"the check broke off: {type(error).__name__}: {str(error)[:80]}") from None
 
 

@@ -1,0 +1,264 @@
+"""The audit: the questions of THEORY section 1, asked of every step, each answered with verdict, value and evidence.
+
+In this room: which points are looked at, what is measured there (:func:`_measure`), and the rules that turn
+measurements into verdicts (:mod:`fpjax.rules`). Not in this room: HTML, plots, files (report), proofs (certify).
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fpjax import rules
+from fpjax.denoiser import Denoiser
+from fpjax.evidence import FpjaxError
+from fpjax.jacobian import Extremes, Spectrum, extreme_eigenvalues, spectrum, symmetric_part
+from fpjax.process import Process
+from fpjax.solve import Solution, check_solver, solve
+from fpjax.step import G, Step, denoised
+from fpjax.trajectory import Inversion, declared_modulus, generate, invert, prepare
+
+PICARD_LIMIT = 200  # plain iterations allowed by the question "convergence"
+SPECTRUM_TOL = 1e-6  # Ritz residual, relative
+PAIR_SIZES = (1e-1, 1e-2, 1e-3, 1e-4)  # lengths of a witness pair, relative to the point's norm
+
+
+class Measured(NamedTuple):
+    """What one step's points say; the leading axis counts points, three for each image (:func:`_points`).
+
+    Attributes:
+      y: the points, in y-coordinates.
+      image: the image each point belongs to.
+      spectrum: of J, the Jacobian of the guided denoiser.
+      null, conditional: extremes of the symmetric parts of J_0 and J_c, or None for unconditional models.
+      ratio, pair: the largest ||G(a) - G(b)||/||a - b|| of the pairs tried along the top singular vector, and b.
+      picard: plain iteration from the naive start, one for each image.
+    """
+
+    y: jax.Array
+    image: np.ndarray
+    spectrum: Spectrum
+    null: Extremes | None
+    conditional: Extremes | None
+    ratio: jax.Array
+    pair: jax.Array
+    picard: Solution
+
+
+@dataclasses.dataclass
+class Report:
+    """The outcome of :func:`audit`.
+
+    Attributes:
+      model: name of the model. process: its description. guidance: the guidance weights audited.
+      table: the rows of ``audit.json``, plain data.
+      round_trip: for each guidance, the largest round-trip error over the images whose every step was solved, how many
+        those are, and network evaluations for an image.
+      images: for each guidance, arrays ``source``, ``latent``, ``again`` (n, *shape) in the process's coordinates.
+      settings: what was asked for: images, precision, solver, tol, seed.
+    """
+
+    model: str
+    process: dict[str, Any]
+    guidance: list[float]
+    table: list[dict[str, Any]]
+    round_trip: list[dict[str, Any]]
+    images: list[dict[str, np.ndarray]]
+    settings: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain data, valid against ``fpjax/report/audit.schema.json``."""
+        return {
+            "format": "fpjax-audit/1",
+            "model": self.model,
+            "process": self.process,
+            "guidance": self.guidance,
+            "settings": self.settings,
+            "round_trip": self.round_trip,
+            "rows": self.table,
+        }
+
+    def verdicts(self, question: str, guidance: float | None = None) -> list[str]:
+        """The verdicts on one question, in the order of the steps."""
+        return [
+            row["verdict"]
+            for row in self.table
+            if row["question"] == question and guidance in (None, row["guidance"])
+        ]
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes ``audit.json`` and ``report.html`` into a folder and returns the path of the page.
+
+        Raises:
+          FpjaxError: if the folder cannot be written; no partial file is left.
+        """
+        from fpjax.report import write  # the page is made from a finished report, never the other way round
+
+        return write(self, Path(folder))
+
+
+def audit(
+    den: Denoiser,
+    process: Process,
+    *,
+    images,
+    condition=None,
+    guidance: float | Sequence[float] = 1.0,
+    solver: str = "auto",
+    tol: float | None = None,
+    limit: int = 50,
+    seed: int = 0,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Report:
+    """Asks of every step of an inversion whether it is well posed, and by what evidence.
+
+    Args:
+      den: the denoiser. process: noise levels.
+      images: (n, *den.shape) in the process's own coordinates; their dtype is the precision of the audit.
+      condition: None, one for all, or n.
+      guidance: one weight or several.
+      solver, tol, limit: of the inversion; the default tol is 1e-12 in float64 and 1e-6 in float32.
+      seed: of the random points and Lanczos starts.
+      progress: called with (units done, units in all, what is being done).
+
+    Raises:
+      FpjaxError: for bad input; see :func:`fpjax.trajectory.prepare`.
+    """
+    weights = [float(w) for w in ([guidance] if np.ndim(guidance) == 0 else list(guidance))]  # pyright: ignore
+    if not weights:
+        raise FpjaxError("give at least one guidance weight")
+    inputs = [prepare(den, images, condition, w) for w in weights]
+    dtype = inputs[0].z.dtype
+    tol = (1e-12 if dtype == jnp.float64 else 1e-6) if tol is None else tol
+    check_solver(solver, tol, limit)
+    total = len(weights) * (process.steps + 1)
+    report = Report(den.name, process.describe(), weights, [], [], [], {})
+    report.settings = {
+        "images": int(inputs[0].z.shape[0]),
+        "points": 3 * int(inputs[0].z.shape[0]),
+        "precision": str(dtype),
+        "solver": solver,
+        "tol": tol,
+        "picard_limit": PICARD_LIMIT,
+        "seed": seed,
+    }
+    done = 0
+
+    def tick(what: str) -> None:
+        nonlocal done
+        if progress is not None:
+            progress(done, total, what)
+        done += 1
+
+    for w, x in zip(weights, inputs, strict=True):
+        tick(f"guidance {w:g}: inverting")
+        inversion = invert(den, x.z, process, condition=x.condition, guidance=w, solver=solver, tol=tol, limit=limit)
+        again = generate(den, inversion.latent, process, condition=x.condition, guidance=w)
+        report.round_trip.append(_round_trip(w, x.z, again, inversion))
+        report.images.append(
+            {"source": np.asarray(x.z), "latent": np.asarray(inversion.latent), "again": np.asarray(again)}
+        )
+        modulus = declared_modulus(den, process, w)
+        for i in range(process.steps):
+            tick(f"guidance {w:g}: step {i + 1} of {process.steps}")
+            step = _step(x, process, i)
+            measured = _measure(step, inversion, i, jax.random.fold_in(jax.random.key(seed), i), tol)
+            facts = rules.StepFacts(i + 1, process.levels[i + 1], process.levels[i], w, den.facts, float(modulus[i]), tol)
+            report.table += rules.rows(facts, inversion, i, measured)
+    if progress is not None:
+        progress(total, total, "done")
+    return report
+
+
+def _step(x, process: Process, i: int) -> Step:
+    """Step i without its target: ``Step.target`` is filled for each lane."""
+    dtype = x.z.dtype
+    sigma, rho = jnp.asarray(process.sigmas[i + 1], dtype), jnp.asarray(process.rho[i], dtype)
+    return Step(x.den, sigma, rho, jnp.zeros(x.den.shape, dtype), x.condition, x.guidance)
+
+
+def _round_trip(w: float, source, again, inversion: Inversion) -> dict[str, Any]:
+    """Figures of the whole trajectory; a maximum over unsolved images would mix two questions."""
+    error = np.max(np.abs(np.asarray(again) - np.asarray(source)).reshape(len(source), -1), axis=1)
+    solved = inversion.solved[:, -1]
+    bound = np.asarray(inversion.error_bound)[:, -1]
+    return {
+        "guidance": w,
+        "images": len(error),
+        "solved": int(solved.sum()),
+        "max_error_solved": float(error[solved].max()) if solved.any() else None,
+        "max_error": rules.finite(error.max()),
+        "latent_error_bound": rules.finite(bound.max()),
+        "evaluations": float(np.asarray(inversion.evaluations).sum(axis=1).mean()),
+    }
+
+
+def _points(key, y_s, y_t, x0, sigma):
+    """Three points for each image: the naive start, where the solver ended, and a fresh sample at this noise level."""
+    noise = jax.random.normal(key, x0.shape, x0.dtype)
+    ended = jnp.where(jnp.isfinite(y_t), y_t, y_s)
+    return jnp.concatenate([y_s, ended, x0 + sigma * noise])
+
+
+def _measure(step: Step, inversion: Inversion, i: int, key, tol: float) -> Measured:
+    y_s, y_t = inversion.path[:, i], inversion.path[:, i + 1]
+    y_s = jnp.where(jnp.isfinite(y_s), y_s, inversion.path[:, 0])
+    points = _points(jax.random.fold_in(key, 0), y_s, y_t, inversion.path[:, 0], step.sigma)
+    image = np.tile(np.arange(y_s.shape[0]), 3)
+    lanes = step._replace(condition=step.condition[image])
+    measured, ratio, pair = _look(lanes, points, key)
+    null = conditional = None
+    if step.den.conditions:
+        null = _edges(lanes, points, jnp.full_like(lanes.condition, step.den.null), key)
+        conditional = _edges(lanes, points, lanes.condition, key)
+    picard = _picard(step, y_s, tol)
+    return Measured(points, image, measured, null, conditional, ratio, pair, picard)
+
+
+@jax.jit
+def _look(step: Step, points, key):
+    """Spectrum of J at every point, and the worst of a few pairs along its top singular vector (T3)."""
+
+    def one(y, c):
+        p = step._replace(condition=c)
+        s = spectrum(denoised, y, p, key, tol=SPECTRUM_TOL)
+        base = G(y, p)
+        size = jnp.linalg.norm(y.reshape(-1)) + 1
+        direction = s.departure.right.reshape(y.shape)
+
+        def stretch(h):
+            other = y + h * size * direction
+            moved = jnp.linalg.norm((G(other, p) - base).reshape(-1))
+            return moved / jnp.linalg.norm((other - y).reshape(-1)), other
+
+        ratios, others = jax.vmap(stretch)(jnp.asarray(PAIR_SIZES, y.dtype))
+        best = jnp.argmax(ratios)
+        return s, ratios[best], others[best]
+
+    return jax.vmap(one)(points, step.condition)
+
+
+@jax.jit
+def _edges(step: Step, points, condition, key) -> Extremes:
+    """Extremes of the symmetric part of the unguided Jacobian under the given conditions."""
+
+    def one(y, c):
+        p = step._replace(condition=c, guidance=None)
+        operator = symmetric_part(lambda v: denoised(v, p), y)
+        return extreme_eigenvalues(operator, y.size, key, tol=SPECTRUM_TOL, dtype=y.dtype)
+
+    return jax.vmap(one)(points, condition)
+
+
+@functools.partial(jax.jit)
+def _picard(step: Step, targets, tol) -> Solution:
+    def one(target, c):
+        p = step._replace(target=target, condition=c)
+        return solve(G, target, p, solver="picard", tol=tol, limit=PICARD_LIMIT)
+
+    return jax.vmap(one)(targets, step.condition)
