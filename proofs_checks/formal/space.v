@@ -9,9 +9,9 @@ From Coquelicot Require Import Coquelicot.
 Open Scope R_scope.
 
 (** Vectors: [u [+] v], [u [-] v], [a [*] u]; real numbers keep [+], [-], [*]. *)
-Notation "u [+] v" := (plus u v) (at level 50, left associativity).
-Notation "u [-] v" := (minus u v) (at level 50, left associativity).
-Notation "a [*] u" := (scal a u) (at level 40, left associativity).
+Notation "u [+] v" := (@plus (NormedModule.AbelianGroup R_AbsRing _) u v) (at level 50, left associativity).
+Notation "u [-] v" := (@minus (NormedModule.AbelianGroup R_AbsRing _) u v) (at level 50, left associativity).
+Notation "a [*] u" := (@scal R_AbsRing (NormedModule.ModuleSpace R_AbsRing _) a u) (at level 40, left associativity).
 
 (** A real inner product that induces the norm of [V]. *)
 Class InnerProduct (V : NormedModule R_AbsRing) := {
@@ -86,8 +86,9 @@ Lemma vsum_scal {V : NormedModule R_AbsRing} (l : list V) (r : R) (c : nat -> R)
   vsum l (fun i => r * c i) = r [*] vsum l c.
 Proof.
   revert c; induction l as [|x l IH]; intros c; simpl; [symmetry; exact (@scal_zero_r _ V r)|].
-  rewrite (IH (fun i => c (S i))), scal_distr_l; f_equal.
-  symmetry; apply (scal_assoc r (c O) x).
+  rewrite (IH (fun i => c (S i))); symmetry.
+  etransitivity; [exact (@scal_distr_l _ V r (c O [*] x) (vsum l (fun i => c (S i))))|].
+  f_equal; exact (@scal_assoc _ V r (c O) x).
 Qed.
 
 Lemma veval_vsum {V : NormedModule R_AbsRing} (l : list V) (e : vexp) : veval l e = vsum l (vcoef e).
@@ -187,6 +188,59 @@ Proof.
   intros H; assert (E : u [-] v = zero).
   { apply norm_eq_zero, Rle_antisym; [exact H|apply norm_ge_0]. }
   replace u with ((u [-] v) [+] v) by vector; rewrite E; vector.
+Qed.
+
+(** * Completeness *)
+
+(** Every sequence whose terms get close to each other has a limit. *)
+Definition complete (V : NormedModule R_AbsRing) : Prop :=
+  forall x : nat -> V,
+  (forall e, 0 < e -> exists N : nat, forall j k, (N <= j)%nat -> (N <= k)%nat -> norm (x j [-] x k) < e) ->
+  exists y : V, forall e, 0 < e -> exists N : nat, forall k, (N <= k)%nat -> norm (x k [-] y) < e.
+
+(** The library's complete normed spaces are complete in this sense, R for one; so are products. *)
+Lemma complete_normed (V : CompleteNormedModule R_AbsRing) : complete V.
+Proof.
+  intros x H.
+  destruct (proj1 (@filterlim_locally_cauchy nat V eventually eventually_filter x)) as [y Hy].
+  - intros [e He]; destruct (H e He) as [N HN].
+    exists (fun k => (N <= k)%nat); split; [now exists N|].
+    intros j k Hj Hk; apply (norm_compat1 (x j) (x k)); now apply HN.
+  - exists y; intros e He.
+    assert (Hn := proj1 (@filterlim_locally_ball_norm R_AbsRing nat V eventually _ x y) Hy).
+    destruct (Hn (mkposreal e He)) as [N HN].
+    now exists N.
+Qed.
+
+Lemma complete_R : complete R_NormedModule.
+Proof. exact (complete_normed R_CompleteNormedModule). Qed.
+
+Lemma complete_prod (U V : NormedModule R_AbsRing) :
+  complete U -> complete V -> complete (prod_NormedModule R_AbsRing U V).
+Proof.
+  intros HU HV x H.
+  assert (E : forall a b : U * V, norm (a [-] b) = sqrt (norm (fst a [-] fst b) ^ 2 + norm (snd a [-] snd b) ^ 2))
+    by reflexivity.
+  destruct (HU (fun k => fst (x k))) as [y Hy].
+  { intros e He; destruct (H e He) as [N HN]; exists N; intros j k Hj Hk.
+    apply Rle_lt_trans with (2 := HN j k Hj Hk); rewrite E.
+    apply Rle_trans with (1 := Rle_abs _); rewrite <- sqrt_Rsqr_abs; apply sqrt_le_1_alt; unfold Rsqr.
+    assert (0 <= norm (snd (x j) [-] snd (x k)) ^ 2) by apply pow2_ge_0; lra. }
+  destruct (HV (fun k => snd (x k))) as [z Hz].
+  { intros e He; destruct (H e He) as [N HN]; exists N; intros j k Hj Hk.
+    apply Rle_lt_trans with (2 := HN j k Hj Hk); rewrite E.
+    apply Rle_trans with (1 := Rle_abs _); rewrite <- sqrt_Rsqr_abs; apply sqrt_le_1_alt; unfold Rsqr.
+    assert (0 <= norm (fst (x j) [-] fst (x k)) ^ 2) by apply pow2_ge_0; lra. }
+  exists (y, z); intros e He.
+  destruct (Hy (e / 2)) as [N HN]; [lra|]; destruct (Hz (e / 2)) as [M HM]; [lra|].
+  exists (max N M); intros k Hk; rewrite E; simpl.
+  specialize (HN k (Nat.le_trans _ _ _ (Nat.le_max_l N M) Hk)).
+  specialize (HM k (Nat.le_trans _ _ _ (Nat.le_max_r N M) Hk)).
+  simpl in HN, HM; set (a := norm (fst (x k) [-] y)) in *; set (b := norm (snd (x k) [-] z)) in *.
+  assert (0 <= a) by apply norm_ge_0; assert (0 <= b) by apply norm_ge_0.
+  apply Rle_lt_trans with (a + b); [|lra].
+  rewrite <- (sqrt_pow2 (a + b)) by lra; apply sqrt_le_1_alt.
+  assert (0 <= a * b) by now apply Rmult_le_pos. lra.
 Qed.
 
 (** * Inner products *)

@@ -1,0 +1,101 @@
+"""T3: plain iteration converges when G contracts; for symmetric J that is a window for its spectrum.
+
+**Statement.** Let G(y) = y_s + (1 - rho)·(y - D(y)) and kappa = (1 - rho)·sup |I - J_D| < 1 on R^d. Then G has exactly one
+fixed point y*, plain iteration converges to it from everywhere with |y_k - y*| <= kappa^k·|y_0 - y*|, and
+|y - y*| <= |G(y) - y|/(1 - kappa). If J_D is symmetric, kappa < 1 at a point if and only if the spectrum of J_D there
+lies in the open window ( -rho/(1 - rho), (2 - rho)/(1 - rho) ).
+
+**Proof.** |G(a) - G(b)| <= (1 - rho)·sup |I - J|·|a - b| = kappa·|a - b| by the mean value inequality, and Banach's theorem
+gives the rest: |y_{k+1} - y*| = |G(y_k) - G(y*)| <= kappa·|y_k - y*|; and |y - y*| <= |y - G(y)| + |G(y) - G(y*)| <=
+|y - G(y)| + kappa·|y - y*|. For symmetric J with eigenvalues l, |I - J| = max |1 - l|, and (1 - rho)·|1 - l| < 1 is
+1 - 1/(1 - rho) < l < 1 + 1/(1 - rho), that is -rho/(1 - rho) < l < (2 - rho)/(1 - rho). ∎
+
+The lower edge is T2's edge (m = 0). The upper edge is about convergence only: there the paper's hypothesis fails while
+the solution stays unique (T4). On a ball B(y0, r) the same holds if also |G(y0) - y0| <= (1 - kappa)·r.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import sympy
+
+from proofs_checks.base import Instance, Outcome, Statement
+
+statement = Statement(
+    name="T3",
+    title="plain iteration converges under contraction; the spectral window",
+    hypotheses={
+        "range": "0 <= rho < 1",
+        "contraction": "kappa = (1 - rho)·sup ||I - J_D|| < 1",
+    },
+    claim="one fixed point; errors fall by kappa an iteration; error <= residual/(1 - kappa); window for symmetric J",
+    source="Banach 1922; THEORY T3",
+)
+
+
+def instance() -> Instance:
+    """A Gaussian mixture whose modes are close for this noise level: the spectrum lies in the window."""
+    return Instance({"distance": 1.0, "sigma": 0.8, "rho": 0.6})
+
+
+def broken_instance() -> Instance:
+    """Modes far apart and less noise: posterior variance beyond the window's upper edge."""
+    return Instance({"distance": 2.0, "sigma": 0.2, "rho": 0.3}, violates="contraction")
+
+
+@functools.cache
+def window() -> bool:
+    """(1 - rho)·|1 - l| < 1 if and only if l is in the window, by sympy on both edges."""
+    l, rho = sympy.symbols("l rho", real=True)
+    low, high = -rho / (1 - rho), (2 - rho) / (1 - rho)
+    at_edges = [sympy.simplify((1 - rho) * (1 - edge)) for edge in (low, high)]
+    # (1 - rho)(1 - l) is affine and falling in l, so it lies in (-1, 1) exactly between the edges where it is 1 and -1.
+    return at_edges == [1, -1] and sympy.simplify(sympy.diff((1 - rho) * (1 - l), l) + 1 - rho) == 0
+
+
+def check(instance: Instance, samples: int = 200, seed: int = 0) -> Outcome:
+    """kappa on a fine grid of the line; the a-priori and a-posteriori bounds along plain iterations."""
+    from fpjax.models import exact, mixture
+
+    distance, sigma, rho = (instance.data[k] for k in ("distance", "sigma", "rho"))
+    den = exact.mixture(np.array([[-distance / 2], [distance / 2]]), 0.1)
+    params = jax.tree.map(jnp.asarray, den.params)
+
+    def d(y):
+        return mixture.denoise(params, y, jnp.asarray(sigma), jnp.asarray(0))
+
+    grid = jnp.linspace(-4, 4, 20 * samples + 1)[:, None]
+    slope = jax.vmap(jax.jacfwd(d))(grid)[:, 0, 0]
+    kappa = float((1 - rho) * jnp.abs(1 - slope).max())
+    low, high = -rho / (1 - rho), (2 - rho) / (1 - rho)
+    inside = bool((slope > low).all() & (slope < high).all())
+    failed = [*(["range"] if not 0 <= rho < 1 else []), *(["contraction"] if kappa >= 1 else [])]
+    worst = float("nan")
+    if not failed:
+        worst = _worst_ratio(lambda y, t: t + (1 - rho) * (y - d(y)), kappa, samples, seed)
+    agree = inside == (kappa < 1) and window()
+    if not agree or (not failed and worst > 1 + 1e-9):
+        failed.append("claim")
+    detail = f"kappa {kappa:.4g}, spectrum {'inside' if inside else 'outside'} the window; error over its bound {worst:.4g}"
+    return Outcome(not failed, "symbolic, sampled", samples, detail, tuple(failed), {"kappa": kappa, "worst": worst})
+
+
+def _worst_ratio(g, kappa: float, samples: int, seed: int) -> float:
+    """The largest error along plain iterations, divided by what T3 allows, both a priori and a posteriori."""
+    rng = np.random.default_rng(seed)
+    targets, starts = jnp.asarray(rng.normal(size=(2, samples, 1)))
+
+    def one(target, y0):
+        star = jax.lax.fori_loop(0, 2000, lambda _, y: g(y, target), y0)
+
+        def step(y, k):
+            error = jnp.abs(y - star)[0]
+            a_priori = kappa**k * jnp.abs(y0 - star)[0] + 1e-12
+            a_posteriori = jnp.abs(g(y, target) - y)[0] / (1 - kappa) + 1e-12
+            return g(y, target), jnp.maximum(error / a_priori, error / a_posteriori)
+
+        return jax.lax.scan(step, y0, jnp.arange(30.0))[1].max()
+
+    return float(jax.vmap(one)(targets, starts).max())
