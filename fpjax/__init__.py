@@ -5,6 +5,36 @@ certificate checker (:mod:`fpjax.certify.check`) never loads JAX.
 """
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # what __getattr__ finds at run time, for type checkers and editors
+    from fpjax import certify as certify
+    from fpjax import data as data
+    from fpjax import denoiser as denoiser
+    from fpjax import evidence as evidence
+    from fpjax import jacobian as jacobian
+    from fpjax import models as models
+    from fpjax import process as process
+    from fpjax import report as report
+    from fpjax import solve as solve
+    from fpjax import step as step
+    from fpjax import trajectory as trajectory
+    from fpjax.auditing import Report as Report
+    from fpjax.auditing import audit as audit
+    from fpjax.data import samples as samples
+    from fpjax.denoiser import Denoiser as Denoiser
+    from fpjax.denoiser import Facts as Facts
+    from fpjax.evidence import Bound as Bound
+    from fpjax.evidence import Evidence as Evidence
+    from fpjax.evidence import Exit as Exit
+    from fpjax.evidence import FpjaxError as FpjaxError
+    from fpjax.evidence import Verdict as Verdict
+    from fpjax.models.store import load as load
+    from fpjax.process import Process as Process
+    from fpjax.trajectory import Inversion as Inversion
+    from fpjax.trajectory import generate as generate
+    from fpjax.trajectory import invert as invert
+    from fpjax.trajectory import round_trip as round_trip
 
 __version__ = "0.1.0"
 
@@ -26,7 +56,19 @@ _HOMES = {
     "samples": "fpjax.data",
     "Process": "fpjax.process",
 }
-_ROOMS = ("certify", "data", "denoiser", "evidence", "jacobian", "models", "process", "report", "solve", "step", "trajectory")
+_ROOMS = (
+    "certify",
+    "data",
+    "denoiser",
+    "evidence",
+    "jacobian",
+    "models",
+    "process",
+    "report",
+    "solve",
+    "step",
+    "trajectory",
+)
 __all__ = ["__version__", *_HOMES, *_ROOMS]
 
 

@@ -86,9 +86,7 @@ class Report:
     def verdicts(self, question: str, guidance: float | None = None) -> list[str]:
         """The verdicts on one question, in the order of the steps."""
         return [
-            row["verdict"]
-            for row in self.table
-            if row["question"] == question and guidance in (None, row["guidance"])
+            row["verdict"] for row in self.table if row["question"] == question and guidance in (None, row["guidance"])
         ]
 
     def save(self, folder: str | Path) -> Path:
@@ -168,7 +166,9 @@ def audit(
             tick(f"guidance {w:g}: step {i + 1} of {process.steps}")
             step = _step(x, process, i)
             measured = _measure(step, inversion, i, jax.random.fold_in(jax.random.key(seed), i), tol)
-            facts = rules.StepFacts(i + 1, process.levels[i + 1], process.levels[i], w, den.facts, float(modulus[i]), tol)
+            facts = rules.StepFacts(
+                i + 1, process.levels[i + 1], process.levels[i], w, den.facts, float(modulus[i]), tol
+            )
             report.table += rules.rows(facts, inversion, i, measured)
     if progress is not None:
         progress(total, total, "done")

@@ -44,7 +44,7 @@ def load(name: str) -> Split:
     images = (images.reshape(-1, 8, 8) / 8 - 1).astype(np.float32)
     order = np.random.default_rng(SPLIT_SEED).permutation(len(images))
     held, train = order[: HELD_OUT[name]], order[HELD_OUT[name] :]
-    labels = labels.astype(np.int32)
+    labels = np.asarray(labels, np.int32)
     return Split(images[train], labels[train], images[held], labels[held])
 
 

@@ -35,13 +35,24 @@ class Facts:
     source: str = ""
 
 
-@jax.tree_util.register_dataclass
+def cast(params, dtype):
+    """The same pytree with its floating-point leaves cast to ``dtype``."""
+
+    def one(leaf):
+        leaf = jnp.asarray(leaf)
+        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    return jax.tree.map(one, params)
+
+
 @dataclasses.dataclass(frozen=True)
 class Denoiser:
     """A denoiser for one point: D(y, sigma) ≈ E[x0 | x0 + sigma·n = y].
 
     A Denoiser is a pytree whose leaves are ``params``, so it passes through jit as an argument and one shape compiles
-    once. ``fn`` should be a top-level function (or hash like one).
+    once. ``fn`` should be a top-level function (or hash like one). Inside jit (and in the result of ``jax.tree.map``)
+    ``name``, ``jacobian`` and the bound and source among the facts are left behind: they would make every model with
+    other numbers compile again.
 
     Attributes:
       params: pytree of arrays.
@@ -56,13 +67,13 @@ class Denoiser:
     """
 
     params: Any
-    fn: Callable = dataclasses.field(metadata={"static": True})
-    shape: tuple[int, ...] = dataclasses.field(metadata={"static": True})
-    predicts: str = dataclasses.field(default="x0", metadata={"static": True})
-    conditions: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
-    facts: Facts = dataclasses.field(default=Facts(), metadata={"static": True})
-    jacobian: Callable | None = dataclasses.field(default=None, metadata={"static": True})
-    name: str = dataclasses.field(default="user", metadata={"static": True})
+    fn: Callable
+    shape: tuple[int, ...]
+    predicts: str = "x0"
+    conditions: tuple[str, ...] = ()
+    facts: Facts = Facts()
+    jacobian: Callable | None = None
+    name: str = "user"
 
     @classmethod
     def from_function(
@@ -91,7 +102,7 @@ class Denoiser:
         scalar = jax.ShapeDtypeStruct((), jnp.float32)
         index = jax.ShapeDtypeStruct((), jnp.int32)
         try:
-            out = jax.eval_shape(fn, params, y, scalar, index)
+            out = jax.eval_shape(lambda *x: fn(cast(params, jnp.float32), *x), y, scalar, index)
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise FpjaxError(
@@ -120,12 +131,7 @@ class Denoiser:
 
     def astype(self, dtype) -> "Denoiser":
         """The same denoiser with floating-point parameters cast to ``dtype``."""
-
-        def cast(leaf):
-            leaf = jnp.asarray(leaf)
-            return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
-
-        return dataclasses.replace(self, params=jax.tree.map(cast, self.params))
+        return dataclasses.replace(self, params=cast(self.params, dtype))
 
     def index(self, condition) -> int:
         """The index of one condition given as None, an index, or a name.
@@ -169,6 +175,19 @@ class Denoiser:
         return _evaluate(self.astype(y.dtype), y, jnp.asarray(sigma, y.dtype), c, w)
 
 
+def _flatten(den: Denoiser):
+    facts = dataclasses.replace(den.facts, lipschitz=None, source="")
+    return (den.params,), (den.fn, den.shape, den.predicts, den.conditions, facts)
+
+
+def _unflatten(static, children) -> Denoiser:
+    fn, shape, predicts, conditions, facts = static
+    return Denoiser(children[0], fn, shape, predicts, conditions, facts)
+
+
+jax.tree_util.register_pytree_node(Denoiser, _flatten, _unflatten)
+
+
 def check_guidance(den: Denoiser, guidance: float, has_condition: bool) -> None:
     """Guidance needs something to guide towards.
 
@@ -178,7 +197,9 @@ def check_guidance(den: Denoiser, guidance: float, has_condition: bool) -> None:
     if not (0 <= guidance < float("inf")):
         raise FpjaxError(f"guidance must be a finite number, at least 0, got {guidance}")
     if guidance != 1.0 and not den.conditions:
-        raise FpjaxError(f"guidance {guidance} needs a conditional model, but {den.name} is unconditional; use guidance 1")
+        raise FpjaxError(
+            f"guidance {guidance} needs a conditional model, but {den.name} is unconditional; use guidance 1"
+        )
     if guidance != 1.0 and not has_condition:
         raise FpjaxError(f"guidance {guidance} needs a condition; give one or use guidance 1")
 

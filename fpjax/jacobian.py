@@ -160,7 +160,7 @@ def extreme_eigenvalues(operator: Callable, d: int, key, *, tol=1e-8, steps: int
         return basis.at[j + 1].set(unit), alpha.at[j].set(a), beta.at[j].set(b)
 
     def tested(carry, j):
-        low, high, low_residual, high_residual = ritz(*carry[1:], j)
+        low, high, low_residual, high_residual = ritz(carry[1], carry[2], j)
         scale = jnp.maximum(jnp.abs(low.value), jnp.abs(high.value))
         # beta = 0 after one invariant subspace proves nothing about the others.
         return (carry[2][j - 1] > 0) & (low_residual <= tol * scale) & (high_residual <= tol * scale)
@@ -201,12 +201,12 @@ def spectral_norm(
         return s, v, u, jnp.abs(beta[j - 1] * u[j - 1])
 
     def tested(carry, j):
-        s, _, _, residual = top(*carry[2:], j)
+        s, _, _, residual = top(carry[2], carry[3], j)
         return (carry[3][j - 1] > 0) & (residual <= tol * s)
 
     zeros = jnp.zeros(m, dtype)
     carry, j = _drive(body, tested, (right, jnp.zeros((m, d), dtype), zeros, zeros), m)
-    s, v, u, residual = top(*carry[2:], j)
+    s, v, u, residual = top(carry[2], carry[3], j)
     return Norm(s, carry[0][:m].T @ v, carry[1].T @ u, residual, 2 * j)
 
 

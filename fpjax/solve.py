@@ -205,7 +205,7 @@ def _newton_direction(step, params, point: _Point, restart: int):
     operator = lx.FunctionLinearOperator(matvec, jax.eval_shape(lambda: point.r))
     # Eisenstat & Walker's second choice, bounded: cheap far away, quadratic near the solution.
     eta = jnp.clip(point.norm, 1e-6, 1e-2).astype(point.r.dtype)
-    solver = lx.GMRES(rtol=eta, atol=jnp.zeros_like(eta), restart=restart, max_steps=20)
+    solver = lx.GMRES(rtol=eta, atol=jnp.zeros_like(eta), restart=restart, max_steps=20)  # pyright: ignore
     result = lx.linear_solve(operator, point.r, solver, throw=False)
     # lineax's first pass makes one product and each further one restart + 1; a breakdown makes fewer, so this is a most.
     cycles = jnp.asarray(result.stats["num_steps"], jnp.int32) - 1

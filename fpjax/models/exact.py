@@ -28,6 +28,7 @@ class CommonStdBound:
     diameter: float
 
     def __call__(self, sigma):
+        """Lambda at a noise level."""
         total = self.std**2 + sigma**2
         return self.std**2 / total + sigma**2 * self.diameter**2 / (4 * total**2)
 
@@ -39,6 +40,7 @@ class LinearBound:
     largest: float
 
     def __call__(self, sigma):
+        """Lambda at a noise level."""
         return self.largest / (self.largest + sigma**2)
 
 

@@ -49,6 +49,7 @@ class LearnedMixture(nnx.Module):
         }
 
     def __call__(self, y, sigma, condition):
+        """D(y, sigma) under a condition index."""
         return mixture.denoise(self.tensors(), y, sigma, condition)
 
     def layers(self) -> list[dict]:
@@ -64,7 +65,8 @@ def _clusters(points, labels, conditions, per_class, rank, seed) -> dict[str, np
     means, factors, variances, floors, logits = [], [], [], [], []
     for c in range(conditions):
         mine = points[labels == c]
-        assigned = KMeans(per_class, n_init=4, random_state=seed).fit_predict(mine)
+        kmeans = KMeans(per_class, n_init=4, random_state=seed)  # pyright: ignore[reportArgumentType]
+        assigned = kmeans.fit_predict(mine)
         for k in range(per_class):
             cluster = mine[assigned == k]
             centre = cluster.mean(axis=0)

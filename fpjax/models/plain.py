@@ -17,6 +17,7 @@ class Affine(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((n_out,)))
 
     def __call__(self, x):
+        """W x + b for x (n_in,)."""
         return self.weight[...] @ x + self.bias[...]
 
 
@@ -29,6 +30,7 @@ class Block(nnx.Module):
         self.second = Affine(hidden, width, gain=0.1, rngs=rngs)
 
     def __call__(self, h, e):
+        """The next h (width,) from h and the embedding e."""
         return h + self.second(nnx.silu(self.first(h) + self.noise(e)))
 
 
@@ -56,6 +58,7 @@ class EDMNetwork(nnx.Module):
         self.leave = Affine(width, size, gain=0.1, rngs=rngs)
 
     def __call__(self, y, sigma, condition):
+        """D(y, sigma) under a condition index."""
         flat = y.reshape(-1)
         total = sigma**2 + self.data_std**2
         noise = jnp.log(sigma).reshape(1) / 4
@@ -69,7 +72,10 @@ class EDMNetwork(nnx.Module):
 
     def layers(self) -> list[dict]:
         """The same computation as a straight-line program for the certificate kernel (certify/format.md)."""
-        edm = [{"op": "edm", "out": f"c_{w}", "which": w, "data_std": self.data_std} for w in ("in", "skip", "out", "noise")]
+        edm = [
+            {"op": "edm", "out": f"c_{w}", "which": w, "data_std": self.data_std}
+            for w in ("in", "skip", "out", "noise")
+        ]
         program = [
             *edm,
             _affine("phase", "c_noise", "fourier"),

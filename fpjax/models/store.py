@@ -23,7 +23,7 @@ from safetensors.numpy import save as save_tensors
 from fpjax.denoiser import Denoiser, Facts
 from fpjax.evidence import FpjaxError
 from fpjax.models import mixture
-from fpjax.models.monotone import TENSORS
+from fpjax.models.monotone import TENSORS, LearnedMixture
 from fpjax.models.plain import EDMNetwork
 
 FORMAT = "fpjax-model/1"
@@ -37,6 +37,7 @@ class NetworkFunction:
     graph: Any
 
     def __call__(self, params, y, sigma, condition):
+        """The network's D(y, sigma)."""
         return nnx.merge(self.graph, params)(y, sigma, condition)
 
 
@@ -76,12 +77,16 @@ def card_path(source: str | os.PathLike) -> Path:
     if path.is_dir():
         cards = sorted(p for p in path.glob("*.json") if p.with_suffix(".safetensors").exists())
         if len(cards) != 1:
-            raise FpjaxError(f"{path} holds {len(cards)} models (a .json card beside .safetensors weights); name one file")
+            raise FpjaxError(
+                f"{path} holds {len(cards)} models (a .json card beside .safetensors weights); name one file"
+            )
         return cards[0]
     card = path.with_suffix(".json") if path.suffix in (".safetensors", ".json") else path
     if card.is_file():
         return card
-    raise FpjaxError(f"unknown model {str(source)!r}; choose one of {', '.join(names())}, or give a folder with a model")
+    raise FpjaxError(
+        f"unknown model {str(source)!r}; choose one of {', '.join(names())}, or give a folder with a model"
+    )
 
 
 def read_card(path: Path) -> dict:
@@ -107,7 +112,9 @@ def read_weights(path: Path, card: dict) -> dict[str, np.ndarray]:
     """
     file = path.with_suffix(".safetensors")
     if card.get("weights") != file.name:
-        raise FpjaxError(f"the card {path.name} names weights {card.get('weights')!r}; they must be {file.name} beside it")
+        raise FpjaxError(
+            f"the card {path.name} names weights {card.get('weights')!r}; they must be {file.name} beside it"
+        )
     try:
         blob = file.read_bytes()
     except OSError as error:
@@ -120,7 +127,9 @@ def read_weights(path: Path, card: dict) -> dict[str, np.ndarray]:
         raise FpjaxError(f"the weights {file.name} are not those of the card (SHA-256 differs); copy both files again")
     for name, tensor in tensors.items():
         if not np.issubdtype(tensor.dtype, np.floating) or not np.isfinite(tensor).all():
-            raise FpjaxError(f"tensor {name!r} in {file.name} has NaN or infinite values; train or export the model again")
+            raise FpjaxError(
+                f"tensor {name!r} in {file.name} has NaN or infinite values; train or export the model again"
+            )
     return tensors
 
 
@@ -144,7 +153,13 @@ def _build(card: dict, tensors: dict[str, np.ndarray]) -> Denoiser:
 def _check_mixture(card: dict, tensors: dict) -> None:
     size, rows = int(np.prod(card["shape"])), len(card["conditions"]) + 1
     k, rank = tensors["factors"].shape[0], tensors["factors"].shape[-1]
-    wanted = {"means": (k, size), "factors": (k, size, rank), "variances": (k, rank), "floor": (k,), "logits": (rows, k)}
+    wanted = {
+        "means": (k, size),
+        "factors": (k, size, rank),
+        "variances": (k, rank),
+        "floor": (k,),
+        "logits": (rows, k),
+    }
     _check_shapes(wanted, tensors)
     if (tensors["variances"] < 0).any() or (tensors["floor"] < 0).any():
         raise FpjaxError(f"model {card['name']} has a negative variance, so it is no mixture; train it again")
@@ -168,8 +183,8 @@ def _fill(state, tensors: dict):
 
 
 def tensors_of(model: nnx.Module) -> dict[str, np.ndarray]:
-    """What is stored of a trained module: its ``tensors()`` if it has them, its named parameters otherwise."""
-    if hasattr(model, "tensors"):
+    """What is stored of a trained module: the tensors of a learned prior, the named parameters of a network."""
+    if isinstance(model, LearnedMixture):
         return {name: np.asarray(value) for name, value in model.tensors().items()}
     flat = nnx.to_flat_state(nnx.state(model, nnx.Param))
     return {".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in flat}

@@ -68,7 +68,7 @@ RECIPES = {
 class Run:
     """What a training run leaves behind: the averaged model, its losses, and where the loss was measured."""
 
-    model: nnx.Module
+    model: LearnedMixture | EDMNetwork
     train_loss: float
     held_out_loss: float
     curve: list[tuple[int, float]]
@@ -86,7 +86,7 @@ def recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def build(r: Recipe) -> nnx.Module:
+def build(r: Recipe) -> LearnedMixture | EDMNetwork:
     """The untrained model of a recipe."""
     split = data.load(r.dataset)
     conditions = int(split.train_labels.max()) + 1

@@ -1,0 +1,38 @@
+# make verify: the main job, end to end. make test: all tests. Both set up what they need in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: verify test test-all lint setup clean help
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make verify    audit an embedded model on embedded images; writes fpjax-report/report.html"
+	@echo "make test      run the tests (make test-all: the long ones too)"
+	@echo "make lint      ruff and pyright"
+
+# The stamp is newer than pyproject.toml once everything is installed, so that a second call starts at once.
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "fpjax needs Python 3.11 or newer; call make with PYTHON=/path/to/python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,dev]'
+	@touch $@
+
+setup: $(VENV)/.installed
+
+verify: setup
+	$(BIN)/fpjax audit
+
+test: setup
+	$(BIN)/python -m pytest -n 2
+
+test-all: setup
+	FPJAX_FULL=1 $(BIN)/python -m pytest -n 2 --timeout 3600
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+clean:
+	rm -rf $(VENV) fpjax-report

@@ -1,0 +1,332 @@
+"""The command ``fpjax``: arguments in, one call, files out. Bad input is one sentence on stderr and exit code 2."""
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from fpjax.evidence import FpjaxError
+
+app = typer.Typer(
+    help="Is inverting this diffusion model a well-posed problem? Fixed points, measured and proved.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+notes = Console(stderr=True)
+
+
+class ProcessKind(StrEnum):
+    """Processes by name."""
+
+    DDIM = "ddim"
+    EDM = "edm"
+    FLOW = "rectified-flow"
+
+
+class Precision(StrEnum):
+    """Floating-point precision by name."""
+
+    SINGLE = "float32"
+    DOUBLE = "float64"
+
+
+class Question(StrEnum):
+    """Questions that ``--require`` takes."""
+
+    EXISTENCE = "existence"
+    UNIQUENESS = "uniqueness"
+    CONTRACTION = "contraction"
+    CONVERGENCE = "convergence"
+    ERROR = "error"
+    GUIDANCE = "guidance-limit"
+
+
+def guarded(command: Callable) -> Callable:
+    """Turns every expected failure into one sentence and exit code 2, and an interrupt into 130."""
+
+    @functools.wraps(command)
+    def run(*args, **kwargs):
+        try:
+            return command(*args, **kwargs)
+        except FpjaxError as error:
+            fail(str(error))
+        except MemoryError:
+            fail("there is not enough memory; use fewer images or a smaller model")
+        except KeyboardInterrupt:
+            print("interrupted; nothing was written", file=sys.stderr)
+            raise typer.Exit(130) from None
+
+    return run
+
+
+def fail(sentence: str) -> None:
+    """Prints one sentence and ends with exit code 2."""
+    print(f"fpjax: {' '.join(sentence.split())}", file=sys.stderr)
+    raise typer.Exit(2)
+
+
+def use(precision: Precision) -> None:
+    """Sets JAX's precision; before the first array is made."""
+    import jax
+
+    jax.config.update("jax_enable_x64", precision is Precision.DOUBLE)
+
+
+def numbers(text: str, what: str) -> list[float]:
+    """Comma-separated numbers.
+
+    Raises:
+      FpjaxError: if they are not.
+    """
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise FpjaxError(f"{what} takes numbers with commas between them, like 1,3,7.5, not {text!r}") from None
+
+
+def bar() -> Progress:
+    """A progress bar on stderr, so that stdout stays clean for JSON."""
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=notes
+    )
+
+
+Model = Annotated[str, typer.Argument(help="an embedded model's name, or a folder or file with a model")]
+Steps = Annotated[int, typer.Option(help="number of steps")]
+Kind = Annotated[ProcessKind, typer.Option("--process", help="noise process")]
+Images = Annotated[int, typer.Option(help="how many embedded held-out images")]
+Seed = Annotated[int, typer.Option(help="seed of every random choice")]
+Double = Annotated[Precision, typer.Option(help="floating-point precision")]
+
+
+@app.command()
+@guarded
+def audit(
+    model: Model = "digits-monotone",
+    steps: Steps = 20,
+    guidance: Annotated[str, typer.Option(help="guidance weights, comma-separated")] = "1,3",
+    images: Images = 8,
+    process: Kind = ProcessKind.DDIM,
+    out: Annotated[Path, typer.Option(help="folder for audit.json and report.html")] = Path("fpjax-report"),
+    as_json: Annotated[bool, typer.Option("--json", help="print audit.json to stdout")] = False,
+    require: Annotated[list[Question] | None, typer.Option(help="exit 1 unless this holds at every step")] = None,
+    precision: Double = Precision.DOUBLE,
+    solver: Annotated[str, typer.Option(help="auto, picard, relaxed, anderson or newton_krylov")] = "auto",
+    seed: Seed = 0,
+) -> None:
+    """Ask of every inversion step: does a solution exist, is it unique, is it found, how large is the error?"""
+    use(precision)
+    import numpy as np
+
+    import fpjax
+    from fpjax.report import check_writable, to_json
+
+    weights = numbers(guidance, "--guidance")
+    den = fpjax.load(model)
+    if "--guidance" not in sys.argv and not den.conditions:
+        weights = [1.0]
+    grid = fpjax.process.make(process.value, steps)
+    x, labels = embedded_images(den, images, seed)
+    check_writable(out)
+    with bar() as progress:
+        task = progress.add_task("starting", total=None)
+
+        def tick(done: int, total: int, what: str) -> None:
+            progress.update(task, completed=done, total=total, description=what)
+
+        report = fpjax.audit(
+            den,
+            grid,
+            images=x.astype(np.dtype(precision.value)),
+            condition=labels if den.conditions else None,
+            guidance=weights,
+            solver=solver,
+            seed=seed,
+            progress=tick,
+        )
+    text = to_json(report)
+    page = report.save(out)
+    if as_json:
+        sys.stdout.write(text)
+    else:
+        show(report)
+    print(f"report: {page.resolve()}", file=sys.stderr if as_json else sys.stdout)
+    missing = [q for q in require or [] if not all(v in ("SUPPORTED", "CERTIFIED") for v in report.verdicts(q.value))]
+    if missing:
+        print(f"required, but not found to hold at every step: {', '.join(missing)}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def embedded_images(den, n: int, seed: int):
+    """Held-out images that fit a model.
+
+    Raises:
+      FpjaxError: if no embedded data set has the model's shape.
+    """
+    import fpjax
+    from fpjax import data
+
+    for name in data.HELD_OUT:
+        if data.load(name).held_out[0].shape == den.shape:
+            x, labels = fpjax.samples(name, n, seed)
+            fits = not den.conditions or labels.max() < len(den.conditions)
+            if fits:
+                return x, labels
+    raise FpjaxError(
+        f"no embedded images have the shape {den.shape} of {den.name}; call fpjax.audit from Python with yours"
+    )
+
+
+def show(report) -> None:
+    """The verdicts as a small table on stdout."""
+    from fpjax.report import summary
+
+    for w, trip in zip(report.guidance, report.round_trip, strict=True):
+        table = Table(title=f"{report.model}, {report.process['kind']} {report.process['steps']} steps, guidance {w:g}")
+        table.add_column("question")
+        table.add_column("verdict by step")
+        for question, line in summary(report, w).items():
+            table.add_row(question, line)
+        error = "–" if trip["max_error_solved"] is None else f"{trip['max_error_solved']:.1e}"
+        table.add_row(
+            "round trip", f"{trip['solved']} of {trip['images']} images solved, largest error of those {error}"
+        )
+        Console().print(table)
+
+
+@app.command()
+@guarded
+def models() -> None:
+    """List the embedded models."""
+    from fpjax.models import store
+
+    table = Table("name", "shape", "conditions", "parameters", "held-out loss", "monotone by construction")
+    for name in store.names():
+        den, card = store.load(name), store.read_card(store.card_path(name))
+        loss = f"{card['training']['held_out_loss']:.4f}"
+        size = f"{store.parameters(den):,}"
+        table.add_row(name, str(den.shape), str(len(den.conditions)), size, loss, "yes" if den.facts.monotone else "no")
+    Console().print(table)
+
+
+@app.command()
+@guarded
+def train(
+    name: Annotated[str, typer.Argument(help="the embedded model to train again")],
+    out: Annotated[Path, typer.Option(help="folder for the weights, the card and the loss curve")] = Path("models"),
+    updates: Annotated[int | None, typer.Option(help="number of updates, if not the recipe's")] = None,
+    seed: Annotated[int | None, typer.Option(help="seed, if not the recipe's")] = None,
+) -> None:
+    """Train an embedded model again from its recipe: weights, card and loss curve."""
+    use(Precision.SINGLE)
+    import dataclasses
+
+    from fpjax.models import store, training
+    from fpjax.report import check_writable
+
+    recipe = training.recipe(name)
+    if updates is not None:
+        if updates < 1:
+            raise FpjaxError(f"--updates must be at least 1, got {updates}")
+        recipe = dataclasses.replace(recipe, updates=updates)
+    if seed is not None:
+        recipe = dataclasses.replace(recipe, seed=seed)
+    check_writable(out)
+    with bar() as progress:
+        task = progress.add_task("training", total=recipe.updates)
+
+        def tick(done: int, total: int, loss: float) -> None:
+            progress.update(task, completed=done, description=f"loss {loss:.4f}")
+
+        run = training.train(recipe, tick)
+    path = store.save(out, training.card(name, recipe, run), store.tensors_of(run.model))
+    print(f"held-out loss {run.held_out_loss:.5f}, training loss {run.train_loss:.5f}, {run.seconds:.0f} s: {path}")
+    if name in store.names():
+        shipped = store.read_card(store.card_path(name))["training"]["held_out_loss"]
+        print(f"shipped model: {shipped:.5f}, ratio {run.held_out_loss / shipped:.4f}")
+
+
+@app.command()
+@guarded
+def invert(
+    model: Model = "digits-monotone",
+    steps: Steps = 20,
+    guidance: Annotated[float, typer.Option(help="guidance weight")] = 1.0,
+    images: Images = 8,
+    process: Kind = ProcessKind.DDIM,
+    out: Annotated[Path, typer.Option(help="file for the latents and what is known of them")] = Path("latents.npz"),
+    precision: Double = Precision.DOUBLE,
+    solver: Annotated[str, typer.Option(help="auto, picard, relaxed, anderson or newton_krylov")] = "auto",
+    tol: Annotated[float, typer.Option(help="residual asked for")] = 1e-10,
+    seed: Seed = 0,
+) -> None:
+    """Invert embedded images and write their latents, exit codes, residuals and error bounds."""
+    use(precision)
+    import io
+
+    import numpy as np
+
+    import fpjax
+    from fpjax.models.store import write_atomic
+
+    den = fpjax.load(model)
+    grid = fpjax.process.make(process.value, steps)
+    x, labels = embedded_images(den, images, seed)
+    condition = labels if den.conditions else None
+    x = x.astype(np.dtype(precision.value))
+    inversion = fpjax.invert(den, x, grid, condition=condition, guidance=guidance, solver=solver, tol=tol)
+    arrays = {
+        k: np.asarray(getattr(inversion, k)) for k in ("latent", "exit", "residual", "error_bound", "evaluations")
+    }
+    settings = {"model": den.name, "guidance": guidance, "process": grid.describe(), "solver": solver, "tol": tol}
+    buffer = io.BytesIO()
+    arrays |= {"source": x, "condition": labels, "settings": np.asarray(json.dumps(settings))}
+    np.savez(buffer, **arrays)  # pyright: ignore[reportArgumentType]
+    write_atomic(out, buffer.getvalue())
+    solved = inversion.solved[:, -1]
+    error = np.asarray(fpjax.round_trip(den, x, grid, inversion, condition=condition, guidance=guidance))
+    known = (
+        "unknown"
+        if not np.isfinite(arrays["error_bound"][:, -1]).all()
+        else f"{arrays['error_bound'][:, -1].max():.1e}"
+    )
+    print(
+        f"solved {int(solved.sum())} of {len(x)} images; round trip {error.max():.1e}; latent error bound {known}: {out}"
+    )
+
+
+@app.command()
+@guarded
+def doctor() -> None:
+    """Print versions and devices, for bug reports."""
+    import platform
+    from importlib.metadata import version
+
+    import jax
+
+    import fpjax
+
+    print(f"fpjax {fpjax.__version__}, Python {platform.python_version()}, {platform.platform()}")
+    print(", ".join(f"{name} {version(name)}" for name in ("jax", "jaxlib", "flax", "lineax", "numpy", "python-flint")))
+    print("devices: " + ", ".join(str(d) for d in jax.devices()))
+
+
+def main() -> None:
+    """The entry point; a broken pipe is no error."""
+    try:
+        app()
+    except BrokenPipeError:
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

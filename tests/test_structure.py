@@ -1,0 +1,84 @@
+"""Data flows one way: each file imports only what stands above it (DESIGN)."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fpjax
+
+ROOT = Path(fpjax.__file__).parent
+ORDER = [
+    "evidence",
+    "process",
+    "data",
+    "denoiser",
+    "models.mixture",
+    "models.exact",
+    "models.plain",
+    "models.monotone",
+    "models.training",
+    "models.store",
+    "step",
+    "solve",
+    "trajectory",
+    "tridiagonal",
+    "jacobian",
+    "rules",
+    "auditing",
+    "report.figures",
+    "report.page",
+    "report",
+    "cli",
+]
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(path: Path) -> set[str]:
+    """Rooms of fpjax that a file imports when it is loaded; imports inside functions and TYPE_CHECKING do not count."""
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "fpjax":
+            base = node.module.removeprefix("fpjax").lstrip(".")
+            for alias in node.names:
+                full = f"{base}.{alias.name}".lstrip(".")
+                is_module = (ROOT / (full.replace(".", "/") + ".py")).exists() or (ROOT / full.replace(".", "/")).is_dir()
+                found.add(full if is_module else base)
+    return found
+
+
+FILES = [p for p in sorted(ROOT.rglob("*.py")) if "certify" not in p.parts]
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_imports_point_upwards(path):
+    name = module_name(path)
+    if name in ("", "models"):
+        assert not imported(path)  # lazy
+        return
+    assert name in ORDER, f"{name} has no place in the order"
+    later = {other for other in imported(path) if ORDER.index(other) >= ORDER.index(name)}
+    assert not later
+
+
+def test_importing_fpjax_is_light():
+    code = "import sys, fpjax, fpjax.certify; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_public_name_can_be_had():
+    for name in fpjax.__all__:
+        assert getattr(fpjax, name) is not None
+    with pytest.raises(AttributeError):
+        fpjax.wonders  # noqa: B018
+
+
+def test_files_stay_short():
+    long = {module_name(p): n for p in FILES if (n := len(p.read_text().splitlines())) > 430}
+    assert not long
