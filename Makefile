@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: verify test test-all lint setup clean help
+.PHONY: verify test test-all prove lint setup clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make verify    audit an embedded model on embedded images; writes fpjax-report/report.html"
 	@echo "make test      run the tests (make test-all: the long ones too)"
+	@echo "make prove     check the formal proofs with Coq"
 	@echo "make lint      ruff and pyright"
 
 # The stamp is newer than pyproject.toml once everything is installed, so that a second call starts at once.
@@ -28,6 +29,10 @@ test: setup
 
 test-all: setup
 	FPJAX_FULL=1 $(BIN)/python -m pytest -n 2 --timeout 3600
+
+# Formal proofs: needs Coq, says so if it is missing, installs nothing.
+prove:
+	$(MAKE) -C proofs_checks/formal check
 
 lint: setup
 	$(BIN)/ruff check .

@@ -24,7 +24,7 @@ import functools
 import numpy as np
 import sympy
 
-from proofs_checks.base import Instance, Outcome, Statement
+from proofs_checks.base import Formal, Instance, Outcome, Statement
 
 statement = Statement(
     name="E1",
@@ -35,6 +35,72 @@ statement = Statement(
     },
     claim="the step from sigma_t to sigma_s is y_s = rho·y_t + (1 - rho)·D(y_t, sigma_t), in every one of the processes",
     source="DDIM: Song, Meng & Ermon 2021, Eq. 12; EDM: Karras et al. 2022; THEORY E1",
+    formal=(
+        Formal(
+            "e1.v",
+            "e1_variance_preserving",
+            {
+                "Habar_t": "0 < abar_t < 1",
+                "Habar_s": "0 < abar_s <= 1",
+                "Hsigma_t": "sigma_t = sqrt (1 - abar_t) / sqrt abar_t",
+                "Hsigma_s": "sigma_s = sqrt (1 - abar_s) / sqrt abar_s",
+                "Hx0": "x0 = (/ sqrt abar_t) [*] (z_t [-] sqrt (1 - abar_t) [*] eps)",
+                "Hstep": "z_s = sqrt abar_s [*] x0 [+] sqrt (1 - abar_s) [*] eps",
+            },
+        ),
+        Formal(
+            "e1.v",
+            "e1_velocity",
+            {
+                "Habar": "0 < abar < 1",
+                "Hz": "z = sqrt abar [*] x0 [+] sqrt (1 - abar) [*] eps",
+                "Hv": "v = sqrt abar [*] eps [-] sqrt (1 - abar) [*] x0",
+            },
+        ),
+        Formal(
+            "e1.v",
+            "e1_variance_exploding",
+            {
+                "Hsigma": "0 < sigma_t",
+                "Hstep": "y_s = y_t [+] (sigma_s - sigma_t) [*] ((/ sigma_t) [*] (y_t [-] D))",
+            },
+        ),
+        Formal(
+            "e1.v",
+            "e1_rectified_flow",
+            {
+                "Ht": "0 < t < 1",
+                "Hs": "0 <= s < 1",
+                "Hsigma_t": "sigma_t = t / (1 - t)",
+                "Hsigma_s": "sigma_s = s / (1 - s)",
+                "Hstep": "x_s = x_t [+] (s - t) [*] v",
+            },
+        ),
+        Formal(
+            "e1.v",
+            "e2_fixed_points",
+            {},
+        ),
+        Formal(
+            "e1.v",
+            "e2_paper_map",
+            {
+                "Habar_t": "0 < abar_t < 1",
+                "Habar_s": "0 < abar_s <= 1",
+                "Hsigma_t": "sigma_t = sqrt (1 - abar_t) / sqrt abar_t",
+                "Hsigma_s": "sigma_s = sqrt (1 - abar_s) / sqrt abar_s",
+                "HD": "forall z, D ((/ sqrt abar_t) [*] z) = (/ sqrt abar_t) [*] z [-] sigma_t [*] eps z",
+            },
+        ),
+        Formal(
+            "e1.v",
+            "e2_scaling",
+            {
+                "Ha": "0 < a",
+                "Hfg": "forall z, f z = a [*] g ((/ a) [*] z)",
+            },
+        ),
+    ),
 )
 
 

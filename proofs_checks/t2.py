@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from proofs_checks.base import Instance, Outcome, Statement
+from proofs_checks.base import Formal, Instance, Outcome, Statement
 
 statement = Statement(
     name="T2",
@@ -29,6 +29,53 @@ statement = Statement(
     },
     claim="F(y) = y_s has exactly one solution for every y_s, and <F(a) - F(b), a - b> >= m·|a - b|²",
     source="Browder-Minty theory of monotone operators; THEORY T2",
+    formal=(
+        Formal(
+            "t2.v",
+            "t2_modulus",
+            {
+                "Hrho": "0 <= rho <= 1",
+                "HD": "forall u v, lambda * norm (u [-] v) ^ 2 <= ⟨D u [-] D v, u [-] v⟩",
+            },
+        ),
+        Formal(
+            "t2.v",
+            "t2_unique",
+            {
+                "Hm": "0 < m",
+                "HF": "forall u v, m * norm (u [-] v) ^ 2 <= ⟨F u [-] F v, u [-] v⟩",
+            },
+        ),
+        Formal(
+            "t2.v",
+            "t2_exact",
+            {
+                "Hrho": "0 < rho <= 1",
+                "HD": "forall u v, 0 <= ⟨D u [-] D v, u [-] v⟩",
+            },
+        ),
+        Formal(
+            "t2_jacobian.v",
+            "t2_jacobian",
+            {
+                "Hrho": "0 <= rho <= 1",
+                "HJ": "forall y, filterdiff D (locally y) (J y)",
+                "Hlambda": "forall y v, lambda * norm v ^ 2 <= ⟨J y v, v⟩",
+                "Hm": "0 < rho + (1 - rho) * lambda",
+            },
+        ),
+        Formal(
+            "t2_onto.v",
+            "t2_onto",
+            {
+                "HV": "complete V",
+                "Hm": "0 < m",
+                "HL": "0 < L",
+                "Hmonotone": "forall u v, m * norm (u [-] v) ^ 2 <= ⟨F u [-] F v, u [-] v⟩",
+                "Hlipschitz": "forall u v, norm (F u [-] F v) <= L * norm (u [-] v)",
+            },
+        ),
+    ),
 )
 
 POINTS = np.array([[-1.0, 0.2], [1.0, 0.0], [0.3, 0.8]])

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import sympy
 
-from proofs_checks.base import Instance, Outcome, Statement
+from proofs_checks.base import Formal, Instance, Outcome, Statement
 
 statement = Statement(
     name="T3",
@@ -32,6 +32,66 @@ statement = Statement(
     },
     claim="one fixed point; errors fall by kappa an iteration; error <= residual/(1 - kappa); window for symmetric J",
     source="Banach 1922; THEORY T3",
+    formal=(
+        Formal(
+            "t3.v",
+            "t3_banach",
+            {
+                "HV": "complete V",
+                "Hkappa": "0 <= kappa < 1",
+                "HG": "forall u v, norm (G u [-] G v) <= kappa * norm (u [-] v)",
+            },
+        ),
+        Formal(
+            "t3.v",
+            "t3_ball",
+            {
+                "HV": "complete V",
+                "Hkappa": "0 <= kappa < 1",
+                "HG": (
+                    "forall u v, norm (u [-] ybar) <= r -> norm (v [-] ybar) <= r -> norm (G u [-] G v) <= kappa * "
+                    "norm (u [-] v)"
+                ),
+                "Hcentre": "norm (G ybar [-] ybar) <= (1 - kappa) * r",
+            },
+        ),
+        Formal(
+            "t3_jacobian.v",
+            "t3_jacobian",
+            {
+                "Hrho": "0 <= rho <= 1",
+                "HJ": "forall y, norm (y [-] ybar) <= r -> filterdiff D (locally y) (J y)",
+                "Hkappa": "forall y v, norm (y [-] ybar) <= r -> (1 - rho) * norm (v [-] J y v) <= kappa * norm v",
+            },
+        ),
+        Formal(
+            "t3_window.v",
+            "t3_window_scalar",
+            {
+                "Hrho": "0 <= rho < 1",
+            },
+        ),
+        Formal(
+            "t3_window.v",
+            "t3_window_diagonal",
+            {
+                "Hrho": "0 <= rho < 1",
+            },
+        ),
+        Formal(
+            "t3_window.v",
+            "t3_window_symmetric",
+            {
+                "Hrho": "0 <= rho < 1",
+                "Hplus": "forall u v, J (u [+] v) = J u [+] J v",
+                "Hscal": "forall a u, J (a [*] u) = a [*] J u",
+                "Hsymmetric": "forall u v, ⟨J u, v⟩ = ⟨u, J v⟩",
+                "Hlower": "forall v, lower * norm v ^ 2 <= ⟨J v, v⟩",
+                "Hupper": "forall v, ⟨J v, v⟩ <= upper * norm v ^ 2",
+                "Hwindow": r"- rho / (1 - rho) < lower /\ upper < (2 - rho) / (1 - rho)",
+            },
+        ),
+    ),
 )
 
 
@@ -78,7 +138,9 @@ def check(instance: Instance, samples: int = 200, seed: int = 0) -> Outcome:
     agree = inside == (kappa < 1) and window()
     if not agree or (not failed and worst > 1 + 1e-9):
         failed.append("claim")
-    detail = f"kappa {kappa:.4g}, spectrum {'inside' if inside else 'outside'} the window; error over its bound {worst:.4g}"
+    detail = (
+        f"kappa {kappa:.4g}, spectrum {'inside' if inside else 'outside'} the window; error over its bound {worst:.4g}"
+    )
     return Outcome(not failed, "symbolic, sampled", samples, detail, tuple(failed), {"kappa": kappa, "worst": worst})
 
 

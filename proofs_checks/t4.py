@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from proofs_checks.base import Instance, Outcome, Statement
+from proofs_checks.base import Formal, Instance, Outcome, Statement
 
 statement = Statement(
     name="T4",
@@ -29,6 +29,27 @@ statement = Statement(
     hypotheses={"k": "0 < k(z) < 1 with k = sqrt(abar)/(1 - abar)·Cov(x0 | z), at every z"},
     claim="|f'(z)| <= 1 - min k·sqrt(abar_t) < 1, and plain iteration converges",
     source="NeurIPS 2024, OpenReview 2wMJ4wq4az, Eq. 11-14, read against E3; THEORY T4",
+    formal=(
+        Formal(
+            "t4.v",
+            "t4_factor",
+            {
+                "Habar_t": "0 < abar_t < 1",
+                "Habar_s": "0 < abar_s <= 1",
+                "Hsigma_t": "sigma_t = sqrt (1 - abar_t) / sqrt abar_t",
+                "Hsigma_s": "sigma_s = sqrt (1 - abar_s) / sqrt abar_s",
+            },
+        ),
+        Formal(
+            "t4.v",
+            "t4_expands",
+            {
+                "Hrho": "0 <= rho < 1",
+                "Heigenvector": "J v = lambda [*] v",
+                "Hlambda": r"lambda <= - rho / (1 - rho) \/ (2 - rho) / (1 - rho) <= lambda",
+            },
+        ),
+    ),
 )
 
 
