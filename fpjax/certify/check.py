@@ -180,7 +180,10 @@ class Model:
         require(self.size <= 1024, "the kernel takes at most 1024 pixels")
         require(isinstance(card["conditions"], list), "conditions must be a list")
         self.classes, self.tensors, self.cache = len(card["conditions"]), read_tensors(raw), {}
-        require(isinstance(self.layers, list) and 1 <= len(self.layers) <= MAX_LAYERS, "layers must be a list")
+        require(
+            isinstance(self.layers, list) and 1 <= len(self.layers) <= MAX_LAYERS,
+            "layers must be a list of 1 to 1000 objects",
+        )
 
     def tick(self, work: int = 1) -> None:
         """Refuses one operation of more than MAX_WORK multiplications, and any after the deadline."""
@@ -204,7 +207,7 @@ class Model:
         key = (str(name), transposed, conv)
         if key not in self.cache:
             values, shape = self.tensor(name, *(None,) * (4 if conv else 2)), self.shape(name)
-            w = arb_mat(*shape, values) if conv is None else convolution(values, shape, conv)
+            w = arb_mat(shape[0], shape[1], values) if conv is None else convolution(values, shape, conv)
             small, work = min(w.nrows(), w.ncols()), w.nrows() * w.ncols() * min(w.nrows(), w.ncols())
             self.tick(work)
             self.cache[key] = (w.transpose() if transposed else w, norm2(w, min(8, (MAX_WORK - work) // small**3)))
@@ -340,7 +343,7 @@ class Run:
         if not self.radius.is_finite():
             return Value(c, [arb(0, INF)] * len(c), m, e, tag)
         n, flat = m.ncols(), m.entries()
-        reach = [upper(self.radius * (norm(flat[i * n : i * n + n]) + e)) for i in range(len(c))]
+        reach = [self.radius * (norm(flat[i * n : i * n + n]) + e) for i in range(len(c))]
         return Value(c, [v + arb(0, r) for v, r in zip(c, reach, strict=True)], m, e, tag)
 
     def get(self, name, size: int | None = None) -> Value:
@@ -371,7 +374,7 @@ def gained(ds: list[arb], v: Value) -> tuple[arb_mat | None, arb]:
     spread = norm(rows_scaled(rads, v.M).entries())
     if not spread <= arb(0.001):
         spread = min(spread, largest(rads) * norm2(v.M))
-    return rows_scaled([d.mid() for d in ds], v.M), upper(spread + largest(ds) * v.e)
+    return rows_scaled([d.mid() for d in ds], v.M), spread + largest(ds) * v.e
 
 
 def op_edm(run: Run, layer: dict) -> Value:
@@ -411,7 +414,7 @@ def op_affine(run: Run, layer: dict) -> Value:
     if v.tag and v.tag[:3] == ("act", name, not transposed) and image is None:  # W f(W^T y): the T6 pattern
         hi = w * rows_scaled(v.tag[3], w.transpose()) if all(g.is_finite() for g in v.tag[3]) else None
         tag = ("sym", arb_mat(len(c), len(c)), hi, True)
-    return run.value(c, None if v.M is None else w * v.M, upper(size * v.e), tag)
+    return run.value(c, None if v.M is None else w * v.M, size * v.e, tag)
 
 
 def op_gain(run: Run, layer: dict) -> Value:
@@ -432,7 +435,7 @@ def op_gain(run: Run, layer: dict) -> Value:
         elif kind == "pre" or (kind == "act" and (scalar or not rest[3])):
             gains = [g * h for g, h in zip(rest[2], by, strict=True)]
             tag = (kind, *rest[:2], gains, rest[3] and (scalar or kind == "act"))
-    return run.value([p * q for p, q in zip(by, v.c, strict=True)], m, upper(largest(by) * v.e), tag)
+    return run.value([p * q for p, q in zip(by, v.c, strict=True)], m, largest(by) * v.e, tag)
 
 
 def op_add(run: Run, layer: dict) -> Value:
@@ -444,13 +447,12 @@ def op_add(run: Run, layer: dict) -> Value:
     if len(moving) == 1:
         tag = moving[0].tag
     elif moving:
-        parts = [loewner(v.tag, run.model.size) for v in moving]
-        tag = None
-        if all(parts):
-            hi = None if any(p[2] is None for p in parts) else total([p[2] for p in parts])
-            tag = ("sym", total([p[1] for p in parts]), hi, all(p[3] for p in parts))
+        parts = [p for p in (loewner(v.tag, run.model.size) for v in moving) if p is not None]
+        hi = None if any(p[2] is None for p in parts) else total([p[2] for p in parts])
+        lo = None if any(p[1] is None for p in parts) else total([p[1] for p in parts])
+        tag = ("sym", lo, hi, all(p[3] for p in parts)) if len(parts) == len(moving) else None
     c = [sum(column, ZERO) for column in zip(*(v.c for v in vs), strict=True)]
-    return run.value(c, total([v.M for v in vs]), upper(sum((v.e for v in vs), ZERO)), tag)
+    return run.value(c, total([v.M for v in vs]), sum((v.e for v in vs), ZERO), tag)
 
 
 def loewner(tag: tuple | None, n: int) -> tuple | None:
@@ -461,10 +463,12 @@ def loewner(tag: tuple | None, n: int) -> tuple | None:
 
 
 def sigmoid(x: arb) -> arb:
+    """1 / (1 + exp(-x)), with one occurrence of x: tight on wide balls."""
     return 1 / (1 + (-x).exp())
 
 
 def softplus(x: arb) -> arb:
+    """log(1 + exp(x)), without overflow."""
     return x.exp().log1p() if x.mid() < 0 else x + (-x).exp().log1p()
 
 
@@ -529,11 +533,11 @@ def op_softmax(run: Run, layer: dict) -> Value:
     p = [share(v.x, k) for k in range(n)]
     mid, rad = [x.mid() for x in p], [x.rad() for x in p]
     k, spread = eye(n, arb(0.25)), arb(0.25)
-    moved = upper(largest(rad) + norm(rad) * (2 * norm(mid) + norm(rad)))
+    moved = largest(rad) + norm(rad) * (2 * norm(mid) + norm(rad))
     if moved < spread:
         spread = moved
         k = arb_mat(n, n, [a * ((1 if i == j else 0) - b) for i, a in enumerate(mid) for j, b in enumerate(mid)])
-    return run.value(softmax(v.c), k * v.M, upper(v.e / 2 + spread * norm2(v.M)), tag)
+    return run.value(softmax(v.c), k * v.M, v.e / 2 + spread * norm2(v.M), tag)
 
 
 class Mixture:
@@ -557,10 +561,12 @@ class Mixture:
 
 
 def dot(u: list[arb], v: list[arb]) -> arb:
+    """The inner product."""
     return sum((a * b for a, b in zip(u, v, strict=True)), ZERO)
 
 
 def sumsq(u: list[arb]) -> arb:
+    """The sum of squares."""
     return dot(u, u)
 
 
@@ -599,7 +605,7 @@ def mixture_jacobian(run: Run, mix: Mixture, c, logp, pi, a, B, t) -> Value:
     """J = sum_k pi_k A_k + s^2 Cov_pi(g_k), A_k = (1 - s^2 a_k) I + s^2 U_k diag(B_k) U_k^T: at the centre M, and how
     far it can move within the ball (e), from |l_j - l_k| moving by at most radius * sup ||g_j - g_k||.
     """
-    K, r, d, s2, R = mix.K, mix.r, run.model.size, run.sigma * run.sigma, run.radius
+    K, r, d, s2, R = mix.K, mix.r, run.model.size, run.sigma * run.sigma, INF if run.radius is None else run.radius
     block = arb_mat(K, K * r)
     for i in range(K * r):
         block[i // r, i] = B[i] * t[i]
@@ -610,27 +616,27 @@ def mixture_jacobian(run: Run, mix: Mixture, c, logp, pi, a, B, t) -> Value:
     M = M + g.transpose() * rows_scaled(pi, g) * s2 + eye(d, dot(pi, [1 - s2 * v for v in a]))
     # bounds: reach of A_k, of the Hessian of l_k, of g_k - mean g over the ball, of the differences g_j - g_k
     bend = [largest(B[k * r : k * r + r] or [ZERO]) * mix.reach[k] * mix.reach[k] for k in range(K)]
-    A = [upper(1 - s2 * a[k] + s2 * bend[k]) for k in range(K)]
-    P = [upper(bend[k].max(a[k])) for k in range(K)]
+    A = [1 - s2 * a[k] + s2 * bend[k] for k in range(K)]
+    P = [bend[k].max(a[k]) for k in range(K)]
     flat, gram = g.entries(), (g * g.transpose()).entries()
-    far = [upper(norm(flat[k * d : k * d + d]) + P[k] * R) for k in range(K)]
+    far = [norm(flat[k * d : k * d + d]) + P[k] * R for k in range(K)]
 
     def gap_of(j, k):
         square = gram[j * K + j] + gram[k * K + k] - 2 * gram[j * K + k]
-        return upper(square.nonnegative_part().sqrt() + R * (P[j] + P[k])) if j != k else ZERO
+        return square.nonnegative_part().sqrt() + R * (P[j] + P[k]) if j != k else ZERO
 
     gap = [[gap_of(j, k) for j in range(K)] for k in range(K)]
-    move = [[arb(0, upper(R * g)) for g in row] for row in gap]
+    move = [[arb(0, R * g) for g in row] for row in gap]
     moved = [share([v + m for v, m in zip(logp, move[k], strict=True)], k) for k in range(K)]
     change = [upper(p - q) for p, q in zip(moved, pi, strict=True)]
-    mean = dot(change, far) + R * dot([upper(p) for p in pi], P)
+    mean = dot(change, far) + R * dot(pi, P)
     e = dot(change, A) + s2 * (dot(change, [f * f for f in far]) + mean * mean)
     e = e + s2 * dot(pi, [2 * f * q * R + q * q * R * R for f, q in zip(far, P, strict=True)])
     spread = largest([g for row in gap for g in row]) ** 2 / 4
     for k in range(K):
-        spread = min(spread, upper(dot([upper(p) for p in moved], [v * v for v in gap[k]])))
-    top = upper(largest(A) + s2 * spread)
-    return run.value(c, M, upper(e), ("sym", arb_mat(d, d), eye(d, top) if top.is_finite() else None, True))
+        spread = min(spread, dot(moved, [v * v for v in gap[k]]))
+    top = largest(A) + s2 * spread
+    return run.value(c, M, e, ("sym", arb_mat(d, d), eye(d, top) if top.is_finite() else None, True))
 
 
 OPS = {
@@ -673,7 +679,7 @@ class Step:
             ends = (q[1], q[2]) if v >= 0 else (q[2], q[1])
             lo, hi = (None if x is None or z is None else x * w + z * v for x, z in zip(p[1:3], ends, strict=True))
             tag = ("sym", lo, hi, p[3] and q[3] and v >= 0)
-        return Value(c, c, m, upper(upper(w) * run.e + upper(v) * null.e), tag)
+        return Value(c, c, m, abs(w) * run.e + abs(v) * null.e, tag)
 
     def everywhere(self) -> Value:
         """D with what holds for all y."""
@@ -689,7 +695,7 @@ class Step:
         n = self.model.size
         self.model.tick(16 * n**3)
         m = arb_mat(n, n) if value.M is None else value.M
-        return eye(n, self.rho) + m * self.keep, upper(self.keep * value.e)
+        return eye(n, self.rho) + m * self.keep, self.keep * value.e
 
     def eigenvalues(self, value: Value) -> tuple[arb, arb | None, arb | None]:
         """A lower bound of lambda_min(sym J_D), and where J_D is known to be symmetric its ends (low, high)."""
@@ -711,10 +717,10 @@ class Step:
         """Upper bounds of the Lipschitz constants of G (T3) and of F over the value's ball."""
         f, e = self.derivative(value)
         n, (_, low, high) = f.nrows(), self.eigenvalues(value)
-        g_bound, f_bound = upper(norm2(eye(n) - f) + e), upper(norm2(f) + e)
+        g_bound, f_bound = norm2(eye(n) - f) + e, norm2(f) + e
         if low is not None and high is not None:
-            g_bound = min(g_bound, upper(self.keep * (1 - low).max(high - 1).max(ZERO)))
-            f_bound = min(f_bound, upper(largest([self.rho + self.keep * low, self.rho + self.keep * high])))
+            g_bound = min(self.keep * (1 - low).max(high - 1).max(ZERO), g_bound)
+            f_bound = min(largest([self.rho + self.keep * low, self.rho + self.keep * high]), f_bound)
         return g_bound, f_bound
 
     def monotone(self) -> bool:
@@ -785,7 +791,7 @@ def local_bounds(step: Step, centre: list[arb], radius: arb, form: str, a: arb_m
         return None, m
     f, e = step.derivative(value)
     a = f.mid().inv().mid() if a is None else a
-    z = upper(norm2(eye(step.model.size) - a * f) + norm2(a) * e)
+    z = norm2(eye(step.model.size) - a * f) + norm2(a) * e
     require(z < 1, "Z < 1 was not proved on the ball")
     return a, z
 
@@ -954,8 +960,8 @@ def prove_no_solution(model: Model, claim: dict, proof: dict) -> tuple:
         half = [largest([arb(b) - arb(m), arb(m) - arb(a)]) for (a, b), m in zip(box, middle, strict=True)]
         centre, radius = [arb(m) for m in middle], norm(half)
         (f, e), flat = step.derivative(step.denoise(centre, radius)), step.residual(centre, target)
-        slopes = [dot([upper(v) for v in f.entries()[i * n : i * n + n]], half) + e * radius for i in range(n)]
-        if any(upper(s) < abs(v) for s, v in zip(slopes, flat, strict=True)):
+        slopes = [dot([abs(v) for v in f.entries()[i * n : i * n + n]], half) + e * radius for i in range(n)]
+        if any(s < abs(v) for s, v in zip(slopes, flat, strict=True)):
             continue
         widest = max(range(n), key=lambda i: box[i][1] - box[i][0])
         a, b = box[widest]
@@ -993,7 +999,7 @@ def check_data(data: dict, model: str | Path | Model, limit_s: float = 600.0) ->
             return Proved(data["kind"], net.name, *KINDS[data["kind"]](net, data["claim"], data["proof"]))
         except CertificateError:
             raise
-        except Exception as error:  # noqa: BLE001  (a proof that breaks off is no proof; what broke is the reason)
+        except Exception as error:
             raise CertificateError(f"the check broke off: {type(error).__name__}: {str(error)[:80]}") from None
 
 

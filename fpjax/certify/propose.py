@@ -489,9 +489,9 @@ def audit_certificates(den, process, images=None, condition=None, guidance=1.0, 
         card, loaded = load_model(den if model is None else model)
     except (FpjaxError, kernel.CertificateError):
         return results
-    n = 0 if images is None else len(images)
-    several = not (condition is None or isinstance(condition, str) or np.ndim(condition) == 0)
-    each = list(condition) if several else [condition] * max(n, 1)
+    pictures = [] if images is None else list(images)
+    one = condition is None or isinstance(condition, str) or np.ndim(condition) == 0
+    each = [condition] * max(len(pictures), 1) if one else list(np.asarray(condition))
     indices = sorted({den.index(c) for c in each})
 
     def attempt(make, image):
@@ -504,6 +504,6 @@ def audit_certificates(den, process, images=None, condition=None, guidance=1.0, 
                 return
 
     attempt(lambda: structure(card, loaded, process.levels, indices, guidance), None)
-    for i in range(n):
-        attempt(lambda i=i: propose(den, images[i], process, condition=each[i], guidance=guidance, model=model), i)
+    for i, picture in enumerate(pictures):
+        attempt(lambda i=i, x=picture: propose(den, x, process, condition=each[i], guidance=guidance, model=model), i)
     return results

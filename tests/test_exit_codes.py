@@ -94,12 +94,17 @@ def test_rounding_noise_is_converged_to_precision(solver):
 
 
 def test_float32_stalls_at_its_noise_and_says_so():
-    den = exact.mixture(np.random.default_rng(0).normal(size=(4, 6)), 0.5).astype(jnp.float32)
-    y_s = jnp.asarray(np.random.default_rng(1).normal(size=6), jnp.float32)
-    p = Step(den, jnp.float32(1.0), jnp.float32(0.5), y_s, jnp.int32(0))
-    s = solve(G, y_s, p, solver="picard", tol=1e-12, limit=500)
-    assert int(s.exit) == Exit.CONVERGED_TO_PRECISION
-    assert float(s.residual) < 1e-5
+    den = exact.mixture(np.random.default_rng(0).normal(size=(40, 64)), 0.5).astype(jnp.float32)
+    targets = jnp.asarray(np.random.default_rng(1).normal(size=(16, 64)), jnp.float32)
+
+    def one(y_s):
+        p = Step(den, jnp.float32(1.0), jnp.float32(0.5), y_s, jnp.int32(0))
+        return solve(G, y_s, p, solver="picard", tol=1e-20, limit=500)
+
+    s = jax.vmap(one)(targets)
+    assert (s.exit == Exit.CONVERGED_TO_PRECISION).any()
+    assert set(s.exit.tolist()) <= {Exit.CONVERGED_TO_PRECISION, Exit.CONVERGED}  # CONVERGED only at residual 0
+    assert (s.residual < 1e-5).all()
 
 
 def test_every_lane_has_its_own_exit_code():
