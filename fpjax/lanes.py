@@ -16,7 +16,7 @@ import numpy as np
 
 from fpjax.denoiser import Denoiser
 from fpjax.evidence import Exit
-from fpjax.methods import METHODS, norm2
+from fpjax.methods import named, norm2
 from fpjax.solve import Goal, Lane, Solution, adjoint, advance, record, restart, slots, start, zero_cotangent
 from fpjax.step import G, Step
 
@@ -42,11 +42,12 @@ class Levels(NamedTuple):
 
 
 class Options(NamedTuple):
-    """Static choices: method, layout "lanes" or "scan", and whether every state is kept."""
+    """Static choices: method, layout "lanes" or "scan", whether every state is kept, and how many secant pairs are."""
 
     solver: str = "auto"
     layout: str = "lanes"
     history: bool = True
+    depth: int = 8
 
 
 class Record(NamedTuple):
@@ -146,7 +147,7 @@ def _finish(x: Inputs, levels: Levels, goal: Goal, c: _Carry, done) -> _Carry:
     return c._replace(lane=lane, index=index, target=target, noise=noise, out=(path, tuple(fields)))
 
 
-_RESET = ("query", "fresh", "exit", "stalled", "rate", "ratio", "iterations", "evaluations")
+_RESET = ("query", "fresh", "exit", "stalled", "rate", "ratio", "reach", "iterations", "evaluations")
 
 
 def _second_start(levels: Levels, c: _Carry, fresh) -> _Carry:
@@ -157,7 +158,7 @@ def _second_start(levels: Levels, c: _Carry, fresh) -> _Carry:
 
 
 def _lanes(x: Inputs, levels: Levels, goal: Goal, options: Options) -> Record:
-    method = METHODS[options.solver]
+    method = named(options.solver, options.depth)
     n, steps = x.z.shape[0], levels.sigma.shape[0]
     lane = jax.vmap(functools.partial(start, method))(x.z)
     ring = slots(lane)
@@ -197,7 +198,7 @@ def _lanes(x: Inputs, levels: Levels, goal: Goal, options: Options) -> Record:
 
 
 def _scan(x: Inputs, levels: Levels, goal: Goal, options: Options) -> Record:
-    method = METHODS[options.solver]
+    method = named(options.solver, options.depth)
     n = x.z.shape[0]
 
     def one_step(carry, level: tuple):

@@ -6,6 +6,7 @@ different phases waste nothing. Products with the Jacobian are differences of re
 evaluation each, half the cost of a forward-mode product. Not in this room: loops, exit codes (solve), batches (lanes).
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,8 +15,9 @@ import jax.numpy as jnp
 
 from fpjax import secants
 
-DEPTH = 8  # secant pairs kept
-REJECTIONS = 2  # moves in a row that raise the residual before Newton takes over
+DEPTH = 16  # secant pairs kept unless asked otherwise
+REJECTIONS = 2  # moves in a row that raise the residual before the pairs are dropped
+DROPS = 2  # times that this happens without the residual halving in between before Newton takes over
 WINDOW = 12  # moves over which the residual must halve, or Newton takes over
 PROBES = 40  # the most Krylov vectors of one Newton step
 BACKTRACKS = 12  # the most halvings of one line search
@@ -71,9 +73,6 @@ def norm2(v):
     return jnp.sqrt(v @ v)
 
 
-_YES, _NO = jnp.bool_(True), jnp.bool_(False)
-
-
 # --- picard: y <- step(y) (T3) ---------------------------------------------------------------------------------------
 
 
@@ -115,6 +114,7 @@ class Machine(NamedTuple):
       direction, left: (d,), in PROBE and SEARCH the Newton direction so far and the linear residual it leaves.
       alpha: step length of the line search. count: probes or trials of this phase.
       omega: relaxation of what the pairs do not explain. rejected: moves rejected in a row.
+      drops: times that the pairs were dropped for it without the residual halving in between.
       mark, since: the residual at the start of the window that progress is watched in, and moves since.
       newton: Newton steps taken. reason: why Newton took over last, 0 if it did not (see Solution.reason).
     """
@@ -127,6 +127,7 @@ class Machine(NamedTuple):
     count: jax.Array
     omega: jax.Array
     rejected: jax.Array
+    drops: jax.Array
     mark: jax.Array
     since: jax.Array
     newton: jax.Array
@@ -140,10 +141,10 @@ class Policy(NamedTuple):
     newton: bool
 
 
-def _machine_init(y) -> Machine:
+def _machine_init(depth: int, y) -> Machine:
     zero, one, none = jnp.zeros((), y.dtype), jnp.ones((), y.dtype), jnp.int32(0)
     flat = jnp.zeros(y.size, y.dtype)
-    return Machine(secants.empty(DEPTH, y), none, flat, flat, one, none, one, none, zero, none, none, none)
+    return Machine(secants.empty(depth, y), none, flat, flat, one, none, one, none, none, zero, none, none, none)
 
 
 class _Judged(NamedTuple):
@@ -154,6 +155,7 @@ class _Judged(NamedTuple):
     reset: jax.Array  # drop all pairs
     enter: jax.Array  # begin a new Newton direction
     rejected: jax.Array
+    drops: jax.Array
     mark: jax.Array
     since: jax.Array
     reason: jax.Array
@@ -172,11 +174,14 @@ def _judge(policy: Policy, m: Machine, point: Point, trial: Point, fresh) -> _Ju
     renew = fresh | halved | ~moving
     mark, since = jnp.where(renew, norm, m.mark), jnp.where(renew, 0, since)
 
-    give_up = moving & (rejected >= REJECTIONS)
+    drop = moving & (rejected >= REJECTIONS)
+    drops = jnp.where(renew, 0, m.drops + drop.astype(jnp.int32))
+    rejected = jnp.where(drop, 0, rejected)
+    give_up = drops >= DROPS
     slow = moving & (since >= WINDOW)
     if not policy.newton:
         phase = jnp.int32(MOVE)
-        return _Judged(accepted, phase, give_up, _like(fresh), jnp.where(give_up, 0, rejected), mark, since, m.reason)
+        return _Judged(accepted, phase, drop, _like(fresh), rejected, drops, mark, since, m.reason)
     # After a full Newton step the pairs it was made from describe the map here too; after a short one they do not.
     close = searching & enough & (m.alpha == 1)
     restart = searching & enough & ~close if policy.moves else searching & enough
@@ -184,8 +189,8 @@ def _judge(policy: Policy, m: Machine, point: Point, trial: Point, fresh) -> _Ju
     to_move = (fresh | close) if policy.moves else _like(fresh)
     phase = jnp.where(enter, PROBE, jnp.where(to_move, MOVE, m.phase))
     reason = jnp.where(fresh, 0, jnp.where(give_up, 1, jnp.where(slow, 2, m.reason)))
-    rejected, since = jnp.where(enter, 0, rejected), jnp.where(enter, 0, since)
-    return _Judged(accepted, phase, enter, enter, rejected, mark, since, reason)
+    rejected, drops, since = (jnp.where(enter, 0, v) for v in (rejected, drops, since))
+    return _Judged(accepted, phase, enter | drop, enter, rejected, drops, mark, since, reason)
 
 
 def _like(condition):
@@ -235,17 +240,19 @@ def _tell(policy: Policy, m: Machine, point: Point, trial: Point, fresh, slot) -
     stagnant = inside & (left_norm > 0.99 * norm2(m.left))
     probe = jnp.where(stagnant, pairs.dr[slot], left)
     size = norm2(probe)
-    h = jnp.sqrt(jnp.finfo(dtype).eps) * _scale(y) / jnp.where(size > 0, size, jnp.ones_like(size))
+    h = jnp.sqrt(jnp.finfo(dtype).eps) * _scale(y, kept.norm) / jnp.where(size > 0, size, jnp.ones_like(size))
     query = y + jnp.select([phase == PROBE, phase == SEARCH], [h * probe, alpha * direction], direction + omega * left)
     stuck = (retry & (count >= BACKTRACKS)) | ((phase == PROBE) & ~(size > 0))
     newton = jnp.where(fresh, 0, m.newton + (searching & j.accepted).astype(jnp.int32))
-    memory = Machine(pairs, phase, direction, left, alpha, count, omega, j.rejected, j.mark, j.since, newton, j.reason)
+    memory = Machine(
+        pairs, phase, direction, left, alpha, count, omega, j.rejected, j.drops, j.mark, j.since, newton, j.reason
+    )
     return Told(kept, memory, query.reshape(shape), moving | searching, stuck)
 
 
-def _scale(y):
-    """A length that steps of differences are relative to: ||y||, or 1 at the origin."""
-    size = norm2(y)
+def _scale(y, norm):
+    """A length that steps of differences are relative to: that of the point and its image, or 1 where both are 0."""
+    size = norm2(y) + norm
     return jnp.where(size > 0, size, jnp.ones_like(size))
 
 
@@ -256,13 +263,6 @@ def _shorter(alpha, before, after):
     return jnp.where(jnp.isfinite(best), jnp.clip(best, 0.1 * alpha, 0.5 * alpha), 0.1 * alpha)
 
 
-def _machine(policy: Policy) -> Method:
-    def tell(memory, point, trial, fresh, slot):
-        return _tell(policy, memory, point, trial, fresh, slot)
-
-    return Method(_machine_init, tell)
-
-
 def _one(y):
     return jnp.ones((), y.dtype)
 
@@ -271,7 +271,17 @@ METHODS = {
     "picard": Method(lambda y: (), _picard, patient=True),
     "relaxed": Method(_one, _relaxed, patient=True),
     "aitken": Method(_one, _aitken, patient=True),
-    "anderson": _machine(Policy(moves=True, newton=False)),
-    "newton_krylov": _machine(Policy(moves=False, newton=True)),
-    "auto": _machine(Policy(moves=True, newton=True)),
 }
+POLICIES = {
+    "auto": Policy(moves=True, newton=True),
+    "anderson": Policy(moves=True, newton=False),
+    "newton_krylov": Policy(moves=False, newton=True),
+}
+SOLVERS = ("auto", "picard", "relaxed", "aitken", "anderson", "newton_krylov")
+
+
+def named(solver: str, depth: int = DEPTH) -> Method:
+    """The method of that name; ``depth`` is the number of secant pairs that the last three kinds keep."""
+    if solver in METHODS:
+        return METHODS[solver]
+    return Method(functools.partial(_machine_init, depth), functools.partial(_tell, POLICIES[solver]))

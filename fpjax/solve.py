@@ -15,15 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from fpjax.evidence import Basis, Exit, FpjaxError
-from fpjax.methods import METHODS, Method, Point, norm2
+from fpjax.methods import DEPTH, METHODS, SOLVERS, Method, Point, named, norm2
 
 PATIENCE = 8  # evaluations at the rounding floor without a new best residual
-STALL = 60  # evaluations without a new best residual after which a method that is not patient gives up
+STALL = 100  # evaluations without a new best residual after which a method that is not patient gives up
 ROUNDING = 64  # T16: a residual below this many rounding units of the iterate is noise
 GROWTH = 1e8  # a residual this many times the first one has diverged
 MEMORY_OF_RATIO = 0.7  # how slowly the largest observed ||dy||/||dr|| is forgotten
 
-SOLVERS = ("auto", "picard", "relaxed", "aitken", "anderson", "newton_krylov")
+SAFETY = 2.0  # an error estimated from what the iteration saw is taken this much larger
+
+__all__ = ["METHODS", "SOLVERS", "Goal", "Lane", "Solution", "advance", "check_solver", "solve"]
 
 
 class Solution(NamedTuple):
@@ -84,6 +86,7 @@ class Lane(NamedTuple):
     stalled: jax.Array
     rate: jax.Array
     ratio: jax.Array  # largest recent ||dy||/||dr||, 0 before the first pair
+    reach: jax.Array  # length of the move the method proposes next
     iterations: jax.Array
     evaluations: jax.Array
 
@@ -101,7 +104,7 @@ def start(method: Method, y0) -> Lane:
     none = jnp.zeros((), y0.dtype)
     point = Point(y0, jnp.zeros_like(y0), nan)
     code = jnp.int32(Exit.RUNNING)
-    return Lane(point, y0, method.init(y0), jnp.bool_(True), code, nan, nan, zero, nan, none, zero, zero)
+    return Lane(point, y0, method.init(y0), jnp.bool_(True), code, nan, nan, zero, nan, none, none, zero, zero)
 
 
 def restart(lane: Lane, query) -> Lane:
@@ -148,6 +151,7 @@ def advance(method: Method, lane: Lane, image, slot, goal: Goal) -> Lane:
         stalled,
         rate,
         ratio,
+        norm2(told.query - told.point.y),
         iterations,
         lane.evaluations + 1,
     )
@@ -163,16 +167,18 @@ def _seen_ratio(lane: Lane, trial: Point, floor):
 
 
 def implied_error(lane: Lane, goal: Goal):
-    """T8: (error, basis). Residual over the modulus where that is known, over the measured one otherwise.
+    """T8: (error, basis). Residual over the modulus where that is known, an estimate from what was seen otherwise.
 
-    For plain iteration at rate q the measured inverse modulus tends to 1/(1 - q), so this is residual/(1 - rate).
+    The estimate is twice the larger of the residual times the largest recent ||dy||/||dr|| and the length of the move
+    that the method proposes next. For plain iteration at rate q the former tends to twice residual/(1 - q).
     """
     known, measured = goal.modulus > 0, lane.ratio > 0
-    one = jnp.ones_like(goal.modulus)
-    factor = jnp.where(known, 1 / jnp.where(known, goal.modulus, one), jnp.maximum(lane.ratio, 1))
+    norm = lane.point.norm
+    exact = norm / jnp.where(known, goal.modulus, jnp.ones_like(goal.modulus))
+    seen = jnp.maximum(SAFETY * jnp.maximum(norm * lane.ratio, lane.reach), norm)
     codes = [jnp.where(goal.certified, Basis.CERTIFIED, Basis.ASSUMED), jnp.int32(Basis.MEASURED)]
     basis = jnp.select([known, measured], [jnp.asarray(c, jnp.int32) for c in codes], jnp.int32(Basis.RESIDUAL))
-    return lane.point.norm * factor, basis
+    return jnp.select([known, measured], [exact, seen], norm), basis
 
 
 def _classify(lane: Lane, floor, stuck, patience, goal: Goal):
@@ -232,7 +238,7 @@ def check_solver(solver: str, tol: float, limit: int, stop: str = "error") -> No
         raise FpjaxError(f"limit must be at least 1 iteration, got {limit}")
 
 
-@functools.partial(jax.jit, static_argnames=("step", "solver", "stop", "certified"))
+@functools.partial(jax.jit, static_argnames=("step", "solver", "stop", "certified", "depth"))
 def solve(
     step: Callable,
     y0,
@@ -244,6 +250,7 @@ def solve(
     stop: str = "error",
     modulus=0.0,
     certified: bool = False,
+    depth: int = DEPTH,
 ) -> Solution:
     """Solves y = step(y, params) from y0.
 
@@ -256,19 +263,20 @@ def solve(
       params: pytree passed to ``step``.
       solver: "picard", "relaxed", "aitken", "anderson", "newton_krylov", or "auto": Anderson acceleration that turns to
         Newton-Krylov where moves raise the residual or progress is slow, and back after a full Newton step.
-      tol: the error asked for, 2-norm: T8's residual/m where a modulus is given, residual times the largest recent
-        ||dy||/||dr|| otherwise. Never looser than the residual itself.
+      tol: the error asked for, 2-norm: T8's residual/m where a modulus is given, the estimate of :func:`implied_error`
+        otherwise. Never looser than the residual itself.
       limit: the most iterations.
       stop: "error", or "residual" to ask for residual <= tol only.
       modulus: T2's m > 0 of y - step(y), 0 if unknown.
       certified: whether that modulus was proved; otherwise it is taken as assumed.
+      depth: secant pairs kept by anderson, newton_krylov and auto.
 
     Returns:
       A Solution. Safe under vmap: every lane ends with its own exit code.
     """
     y0 = jnp.asarray(y0)
     goal = make_goal(y0.dtype, tol, limit, stop, modulus, certified)
-    return _implicit(step, solver, y0, params, goal)
+    return _implicit(step, (solver, depth), y0, params, goal)
 
 
 def make_goal(dtype, tol, limit, stop: str = "error", modulus=0.0, certified: bool = False) -> Goal:
@@ -282,15 +290,15 @@ def make_goal(dtype, tol, limit, stop: str = "error", modulus=0.0, certified: bo
     )
 
 
-def _run(step, solver: str, y0, params, goal: Goal) -> Solution:
-    method = METHODS[solver]
+def _run(step, method: tuple[str, int], y0, params, goal: Goal) -> Solution:
+    machine = named(*method)
 
     def body(carry):
         slot, lane = carry
-        lane = advance(method, lane, step(lane.query, params), slot, goal)
+        lane = advance(machine, lane, step(lane.query, params), slot, goal)
         return (slot + 1) % slots(lane), lane
 
-    _, end = jax.lax.while_loop(lambda c: c[1].exit == Exit.RUNNING, body, (jnp.int32(0), start(method, y0)))
+    _, end = jax.lax.while_loop(lambda c: c[1].exit == Exit.RUNNING, body, (jnp.int32(0), start(machine, y0)))
     return record(end, goal)
 
 
@@ -301,16 +309,16 @@ def slots(lane: Lane) -> int:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _implicit(step, solver: str, y0, params, goal: Goal) -> Solution:
-    return _run(step, solver, y0, params, goal)
+def _implicit(step, method: tuple[str, int], y0, params, goal: Goal) -> Solution:
+    return _run(step, method, y0, params, goal)
 
 
-def _forward(step, solver, y0, params, goal):
-    solution = _run(step, solver, y0, params, goal)
+def _forward(step, method, y0, params, goal):
+    solution = _run(step, method, y0, params, goal)
     return solution, (solution.y, params, goal)
 
 
-def _backward(step, solver, kept, cotangent):
+def _backward(step, method, kept, cotangent):
     y, params, goal = kept
     u = adjoint(step, y, params, cotangent.y, goal)
     (bar,) = jax.vjp(lambda p: step(y, p), params)[1](u)

@@ -127,6 +127,7 @@ def invert(
     layout: str = "lanes",
     order: int = 2,
     history: bool = True,
+    depth: int = 8,
 ) -> Inversion:
     """The latents from which ``process`` generates ``images``: solves E2 at every step.
 
@@ -147,6 +148,8 @@ def invert(
       order: how many earlier steps a starting point is extrapolated from, 0 (naive: y_s) to 3. Where the residual there
         is larger than the naive start's should be, that one is tried too and the better one kept.
       history: whether every state is kept in ``path``; needed for derivatives.
+      depth: secant pairs kept by anderson, newton_krylov and auto; more save evaluations on hard steps and cost a
+        little time and memory on each.
 
     Raises:
       FpjaxError: for bad input; see :func:`prepare`.
@@ -162,7 +165,7 @@ def invert(
     levels = make_levels(process, modulus, order, dtype)
     y0 = x.z / jnp.asarray(process.scale(process.levels[0]), dtype)
     goal = make_goal(dtype, tol, limit, stop)
-    out: Record = run(x._replace(z=y0), levels, goal, Options(solver, layout, history))
+    out: Record = run(x._replace(z=y0), levels, goal, Options(solver, layout, history, depth))
     s = out.solution
     calls = 1 if x.guidance is None else 2
     return Inversion(
