@@ -64,15 +64,28 @@ class Exit(enum.IntEnum):
 
 _EXIT_MESSAGES = {
     Exit.RUNNING: "The iteration has not ended.",
-    Exit.CONVERGED: "The residual is below the tolerance; the error is at most residual/m where m is known (T8).",
+    Exit.CONVERGED: "The residual and the error it implies (T8; see the record's basis) are below the tolerance.",
     Exit.CONVERGED_TO_PRECISION: "The residual stopped at the rounding noise of this dtype (T16), above the tolerance; "
     "use float64 or a larger tolerance.",
     Exit.STEP_LIMIT: "The iteration limit was reached with the residual above the tolerance; "
     "raise the limit or use another method.",
     Exit.NONFINITE: "The network or the iterate became NaN or infinite; look at the input and at the noise level.",
     Exit.DIVERGED: "The residual grew far beyond its first value; this method does not suit this step (T3).",
-    Exit.STALLED: "No step along the Newton direction lowers the residual; a solution near here may not exist.",
+    Exit.STALLED: "The residual no longer falls, also along the Newton direction; a solution near here may not exist.",
 }
+
+
+class Basis(enum.IntEnum):
+    """What the error of a :class:`fpjax.solve.Solution` rests on (T8), weakest first."""
+
+    RESIDUAL = 0
+    """The residual itself; no rate was seen and no modulus is known, so it implies nothing about the error."""
+    MEASURED = 1
+    """Residual times the largest recent ||dy||/||dr||: an estimate from what the iteration saw, not a bound."""
+    ASSUMED = 2
+    """Residual over a declared modulus: a bound if the declaration is true."""
+    CERTIFIED = 3
+    """Residual over a proved modulus: a bound."""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
-"""Fixed points y = step(y, params): one record, one measure, methods as small pure updates.
+"""Fixed points y = step(y, params): one record, one measure, one rule for stopping.
 
-In this room: picard, relaxed (T5), anderson (T14, safeguarded), newton_krylov (T13's iteration, matrix-free) and auto.
-Every method is two functions, ``init`` and ``update``; :func:`solve` owns the loop, the exit code and the counting.
-The residual of a point is r(y) = step(y) - y, for E2 the same as y_s - F(y), and the residual in a record always
-belongs to the point in that record. Not in this room: trajectories, batches (use jax.vmap; each lane has its own exit).
+In this room: the loop around a method of :mod:`fpjax.methods`, the exit code, the error a residual implies (T8), and
+derivatives of the solution. The residual of a point is r(y) = step(y) - y, for E2 the same as y_s - F(y), and the
+residual in a record always belongs to the point in that record. Not in this room: trajectories and lanes
+(trajectory, lanes).
 """
 
 import functools
@@ -12,14 +12,20 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import lineax as lx
+import numpy as np
 
-from fpjax.evidence import Exit, FpjaxError
+from fpjax.evidence import Basis, Exit, FpjaxError
+from fpjax.methods import DEPTH, METHODS, SOLVERS, Method, Point, named, norm2
 
-DEPTH = 5  # Anderson's memory
-PATIENCE = 8  # iterations without a new best residual that count as a stall
+PATIENCE = 8  # evaluations at the rounding floor without a new best residual
+STALL = 100  # evaluations without a new best residual after which a method that is not patient gives up
 ROUNDING = 64  # T16: a residual below this many rounding units of the iterate is noise
 GROWTH = 1e8  # a residual this many times the first one has diverged
+MEMORY_OF_RATIO = 0.7  # how slowly the largest observed ||dy||/||dr|| is forgotten
+
+SAFETY = 2.0  # an error estimated from what the iteration saw is taken this much larger
+
+__all__ = ["METHODS", "SOLVERS", "Goal", "Lane", "Solution", "advance", "check_solver", "solve"]
 
 
 class Solution(NamedTuple):
@@ -30,8 +36,12 @@ class Solution(NamedTuple):
       exit: an :class:`fpjax.evidence.Exit` code, int32.
       residual: ||step(y) - y||_2 at that point.
       rate: the last ratio of successive residuals, NaN before the second; an observation, not a bound.
-      iterations: updates made, int32.
-      evaluations: evaluations of ``step`` spent, a forward product with its Jacobian counted as 2, int32.
+      iterations: trial points after the first, int32; probes of a Newton direction are not counted here.
+      evaluations: evaluations of ``step`` spent, all phases, int32.
+      error: what the residual implies for ||y - y*||_2 (T8); a bound or an estimate, as ``basis`` says.
+      basis: an :class:`fpjax.evidence.Basis` code, int32.
+      newton: Newton steps taken, int32 (newton_krylov and auto).
+      reason: why auto turned to Newton last, int32: 0 it did not, 1 moves raised the residual, 2 progress was slow.
     """
 
     y: jax.Array
@@ -40,284 +50,316 @@ class Solution(NamedTuple):
     rate: jax.Array
     iterations: jax.Array
     evaluations: jax.Array
+    error: jax.Array
+    basis: jax.Array
+    newton: jax.Array
+    reason: jax.Array
 
 
-class _Point(NamedTuple):
-    """A point with its residual vector and the residual's norm."""
+class Goal(NamedTuple):
+    """What is asked for: error, iterations, and what is known of the map.
 
-    y: jax.Array
-    r: jax.Array
-    norm: jax.Array
+    Attributes:
+      tol: the error (or residual) wanted. limit: iterations allowed.
+      modulus: T2's m of y - step(y) at every point, or 0 where unknown.
+      certified: whether the modulus was proved.
+      on_error: whether ``tol`` is for the error; for the residual otherwise.
+    """
+
+    tol: jax.Array
+    limit: jax.Array
+    modulus: jax.Array
+    certified: jax.Array
+    on_error: jax.Array
 
 
-class _State(NamedTuple):
-    point: _Point
+class Lane(NamedTuple):
+    """One solve in progress: where it stands, where it looks next, and what it has seen."""
+
+    point: Point
+    query: jax.Array
     memory: Any
+    fresh: jax.Array
     exit: jax.Array
     first: jax.Array
     best: jax.Array
     stalled: jax.Array
     rate: jax.Array
+    ratio: jax.Array  # largest recent ||dy||/||dr||, 0 before the first pair
+    reach: jax.Array  # length of the move the method proposes next
     iterations: jax.Array
     evaluations: jax.Array
 
 
-def measure(step: Callable, y, params) -> _Point:
-    """The residual of a point; the only place where one is computed."""
-    r = step(y, params) - y
-    return _Point(y, r, jnp.linalg.norm(r.reshape(-1)))
+def measure(y, image) -> Point:
+    """The residual of a point whose image step(y) is given; the only place where one is computed."""
+    r = image - y
+    return Point(y, r, norm2(r))
 
 
-def classify(norm, first, floor, stalled, stuck, iterations, tol, limit):
-    """The exit code; the order is the priority, and a non-finite residual comes first.
+def start(method: Method, y0) -> Lane:
+    """A lane before its first evaluation."""
+    zero = jnp.int32(0)
+    nan = jnp.full((), jnp.nan, y0.dtype)
+    none = jnp.zeros((), y0.dtype)
+    point = Point(y0, jnp.zeros_like(y0), nan)
+    code = jnp.int32(Exit.RUNNING)
+    return Lane(point, y0, method.init(y0), jnp.bool_(True), code, nan, nan, zero, nan, none, none, zero, zero)
+
+
+def restart(lane: Lane, query) -> Lane:
+    """The lane at the beginning of a new problem; its memory is dropped when the first residual arrives."""
+    zero = jnp.zeros_like(lane.iterations)
+    return lane._replace(
+        query=query,
+        fresh=jnp.ones_like(lane.fresh),
+        exit=jnp.full_like(lane.exit, Exit.RUNNING),
+        stalled=zero,
+        rate=jnp.full_like(lane.rate, jnp.nan),
+        ratio=jnp.zeros_like(lane.ratio),
+        iterations=zero,
+        evaluations=zero,
+    )
+
+
+def advance(method: Method, lane: Lane, image, slot, goal: Goal) -> Lane:
+    """The lane after its query's image has arrived; a lane that has ended is the caller's to keep.
 
     Args:
-      norm, first: the residual now and at the start.
-      floor: the rounding noise of this iterate (T16).
-      stalled: iterations since the best residual improved.
-      stuck: whether the method found no step at all.
-      iterations, tol, limit: what was done, asked for and allowed.
+      image: step(lane.query). slot: the place in the ring of pairs for this iteration.
     """
+    trial = measure(lane.query, image)
+    told = method.tell(lane.memory, lane.point, trial, lane.fresh, slot)
+    norm = told.point.norm
+    first = jnp.where(lane.fresh, norm, lane.first)
+    best = jnp.where(lane.fresh, norm, lane.best)
+    better = norm < 0.9 * best
+    stalled = jnp.where(better | lane.fresh, 0, lane.stalled + 1)
+    floor = _floor(told.point)
+    moved = ~lane.fresh & (told.counted & (trial.norm != lane.point.norm))
+    rate = jnp.where(moved, trial.norm / lane.point.norm, lane.rate)
+    ratio = jnp.where(lane.fresh, jnp.zeros_like(norm), _seen_ratio(lane, trial, floor))
+    iterations = lane.iterations + told.counted.astype(jnp.int32)
+    lane = Lane(
+        told.point,
+        told.query,
+        told.memory,
+        jnp.zeros_like(lane.fresh),
+        lane.exit,
+        first,
+        jnp.where(better, norm, best),
+        stalled,
+        rate,
+        ratio,
+        norm2(told.query - told.point.y),
+        iterations,
+        lane.evaluations + 1,
+    )
+    patience = jnp.int32(jnp.iinfo(jnp.int32).max if method.patient else STALL)
+    return lane._replace(exit=_classify(lane, floor, told.stuck, patience, goal))
+
+
+def _seen_ratio(lane: Lane, trial: Point, floor):
+    """The largest recent ||dy||/||dr||: the inverse modulus along what was seen. Pairs lost in rounding say nothing."""
+    dr = norm2(trial.r - lane.point.r)
+    ratio = norm2(trial.y - lane.point.y) / jnp.where(dr > floor, dr, jnp.full_like(dr, jnp.inf))
+    return jnp.maximum(ratio, MEMORY_OF_RATIO * lane.ratio)
+
+
+def implied_error(lane: Lane, goal: Goal):
+    """T8: (error, basis). Residual over the modulus where that is known, an estimate from what was seen otherwise.
+
+    The estimate is twice the larger of the residual times the largest recent ||dy||/||dr|| and the length of the move
+    that the method proposes next. For plain iteration at rate q the former tends to twice residual/(1 - q).
+    """
+    known, measured = goal.modulus > 0, lane.ratio > 0
+    norm = lane.point.norm
+    exact = norm / jnp.where(known, goal.modulus, jnp.ones_like(goal.modulus))
+    seen = jnp.maximum(SAFETY * jnp.maximum(norm * lane.ratio, lane.reach), norm)
+    codes = [jnp.where(goal.certified, Basis.CERTIFIED, Basis.ASSUMED), jnp.int32(Basis.MEASURED)]
+    basis = jnp.select([known, measured], [jnp.asarray(c, jnp.int32) for c in codes], jnp.int32(Basis.RESIDUAL))
+    return jnp.select([known, measured], [exact, seen], norm), basis
+
+
+def _classify(lane: Lane, floor, stuck, patience, goal: Goal):
+    """The exit code; the order is the priority, and a non-finite residual comes first."""
+    norm = lane.point.norm
+    error = jnp.where(goal.on_error, implied_error(lane, goal)[0], norm)
     at_floor = norm <= floor
-    return jnp.select(
-        [
-            ~jnp.isfinite(norm),
-            norm <= tol,
-            at_floor & ((stalled >= PATIENCE) | stuck),
-            norm > GROWTH * first,
-            stuck,
-            at_floor & (iterations >= limit),
-            iterations >= limit,
-        ],
-        [
-            jnp.int32(code)
-            for code in (
-                Exit.NONFINITE,
-                Exit.CONVERGED,
-                Exit.CONVERGED_TO_PRECISION,
-                Exit.DIVERGED,
-                Exit.STALLED,
-                Exit.CONVERGED_TO_PRECISION,
-                Exit.STEP_LIMIT,
-            )
-        ],
-        jnp.int32(Exit.RUNNING),
+    out = lane.iterations >= goal.limit
+    cases = [
+        (~jnp.isfinite(norm), Exit.NONFINITE),
+        ((norm <= goal.tol) & (error <= goal.tol), Exit.CONVERGED),
+        (at_floor & ((lane.stalled >= PATIENCE) | stuck | out), Exit.CONVERGED_TO_PRECISION),
+        (norm > GROWTH * lane.first, Exit.DIVERGED),
+        (stuck | (lane.stalled >= patience), Exit.STALLED),
+        (out, Exit.STEP_LIMIT),
+    ]
+    return jnp.select([c for c, _ in cases], [jnp.int32(code) for _, code in cases], jnp.int32(Exit.RUNNING))
+
+
+def _floor(point: Point):
+    """T16: the size of rounding noise in a residual, from the size of the iterate and of its image."""
+    return ROUNDING * jnp.finfo(point.y.dtype).eps * (norm2(point.y) + norm2(point.y + point.r))
+
+
+def record(lane: Lane, goal: Goal) -> Solution:
+    """What is handed out of a lane."""
+    error, basis = implied_error(lane, goal)
+    newton, reason = getattr(lane.memory, "newton", None), getattr(lane.memory, "reason", None)
+    zero = jnp.zeros_like(lane.iterations)
+    return Solution(
+        lane.point.y,
+        lane.exit,
+        lane.point.norm,
+        lane.rate,
+        lane.iterations,
+        lane.evaluations,
+        error,
+        basis,
+        zero if newton is None else newton,
+        zero if reason is None else reason,
     )
 
 
-class _Moved(NamedTuple):
-    """What an update returns: the next point, its memory, evaluations spent, and whether no step was found."""
-
-    point: _Point
-    memory: Any
-    evaluations: jax.Array
-    stuck: jax.Array
-
-
-def _moved(point, memory, evaluations=1, stuck=False) -> _Moved:
-    return _Moved(point, memory, jnp.asarray(evaluations, jnp.int32), jnp.asarray(stuck, bool))
-
-
-# --- picard: y <- step(y) (T3) ---------------------------------------------------------------------------------------
-
-
-def _picard_init(point: _Point):
-    return ()
-
-
-def _picard(step, params, point: _Point, memory) -> _Moved:
-    return _moved(measure(step, point.y + point.r, params), memory)
-
-
-# --- relaxed: y <- y + omega·r (T5) ----------------------------------------------------------------------------------
-
-
-def _relaxed_init(point: _Point):
-    return jnp.ones_like(point.norm)
-
-
-def _relaxed(step, params, point: _Point, omega) -> _Moved:
-    """A step that raises the residual is taken back and omega halved; T5 promises that this ends when m > 0."""
-    trial = measure(step, point.y + omega * point.r, params)
-    accept = ~(trial.norm >= point.norm)  # a NaN trial is kept, so that it is seen
-    kept = jax.tree.map(lambda a, b: jnp.where(accept, a, b), trial, point)
-    return _moved(kept, jnp.where(accept, 1.1 * omega, omega / 2))
-
-
-# --- anderson (T14), type II, safeguarded by the residual ------------------------------------------------------------
-
-
-class _Anderson(NamedTuple):
-    dy: jax.Array  # (DEPTH, d) differences of iterates
-    dr: jax.Array  # (DEPTH, d) differences of residuals
-    count: jax.Array  # columns in use since the last restart
-    omega: jax.Array  # relaxation, also the fallback's (T5)
-    fallback: jax.Array  # whether the next step is a plain relaxed one
-
-
-def _anderson_init(point: _Point) -> _Anderson:
-    zeros = jnp.zeros((DEPTH, point.y.size), point.y.dtype)
-    return _Anderson(zeros, zeros, jnp.int32(0), jnp.ones_like(point.norm), jnp.asarray(True))
-
-
-def _anderson(step, params, point: _Point, m: _Anderson) -> _Moved:
-    """One evaluation an iteration: a step that raises the residual too far is taken back and the memory dropped."""
-    y, r = point.y.reshape(-1), point.r.reshape(-1)
-    gram = m.dr @ m.dr.T
-    eps = jnp.finfo(r.dtype).eps
-    # Unused columns are zero; the shift keeps the system regular without moving the used ones.
-    shift = 10 * eps * jnp.trace(gram) + jnp.finfo(r.dtype).tiny
-    gamma = jnp.linalg.solve(gram + shift * jnp.eye(DEPTH, dtype=r.dtype), m.dr @ r)
-    mixed = y + m.omega * r - gamma @ (m.dy + m.omega * m.dr)
-    plain = y + m.omega * r
-    use_plain = m.fallback | ~jnp.all(jnp.isfinite(mixed))
-    trial = measure(step, jnp.where(use_plain, plain, mixed).reshape(point.y.shape), params)
-
-    # An accelerated step may raise the residual a little on its way; a plain one may not (T5's safeguard).
-    accept = ~(trial.norm >= jnp.where(use_plain, 1.0, 2.0) * point.norm)
-    kept = jax.tree.map(lambda a, b: jnp.where(accept, a, b), trial, point)
-    slot = m.count % DEPTH
-    dy = m.dy.at[slot].set(trial.y.reshape(-1) - y)
-    dr = m.dr.at[slot].set(trial.r.reshape(-1) - r)
-    memory = _Anderson(
-        jnp.where(accept, dy, 0.0 * m.dy),
-        jnp.where(accept, dr, 0.0 * m.dr),
-        jnp.where(accept, m.count + 1, 0),
-        jnp.where(accept, jnp.minimum(1.1 * m.omega, 1.0), jnp.where(use_plain, m.omega / 2, m.omega)),
-        ~accept,
-    )
-    return _moved(kept, memory)
-
-
-# --- newton_krylov: GMRES on forward products, backtracking on the residual ------------------------------------------
-
-
-def _newton_init(point: _Point):
-    return ()
-
-
-def _newton_direction(step, params, point: _Point, restart: int):
-    """d with (I - step')d ≈ r by GMRES (lineax), and the evaluations it cost."""
-
-    def matvec(v):
-        return v - jax.jvp(lambda y: step(y, params), (point.y,), (v,))[1]
-
-    operator = lx.FunctionLinearOperator(matvec, jax.eval_shape(lambda: point.r))
-    # Eisenstat & Walker's second choice, bounded: cheap far away, quadratic near the solution.
-    eta = jnp.clip(point.norm, 1e-6, 1e-2).astype(point.r.dtype)
-    solver = lx.GMRES(rtol=eta, atol=jnp.zeros_like(eta), restart=restart, max_steps=20)  # pyright: ignore
-    result = lx.linear_solve(operator, point.r, solver, throw=False)
-    # lineax's first pass makes one product and each further one restart + 1; a breakdown makes fewer, so this is a most.
-    cycles = jnp.asarray(result.stats["num_steps"], jnp.int32) - 1
-    return result.value, 2 * (1 + cycles * (restart + 1))
-
-
-def _newton(step, params, point: _Point, memory) -> _Moved:
-    restart = min(point.y.size, 20)
-    d, cost = _newton_direction(step, params, point, restart)
-    d = jnp.where(jnp.all(jnp.isfinite(d)), d, point.r)
-
-    def trial_at(k):
-        alpha = 0.5 ** k.astype(point.norm.dtype)
-        return alpha, measure(step, point.y + alpha * d, params)
-
-    def good(alpha, trial):
-        return trial.norm <= (1 - 1e-4 * alpha) * point.norm
-
-    def more(carry):
-        k, alpha, trial = carry
-        return ~good(alpha, trial) & (k < 12)
-
-    def halve(carry):
-        k = carry[0] + 1
-        return (k, *trial_at(k))
-
-    k, alpha, trial = jax.lax.while_loop(more, halve, (jnp.int32(0), *trial_at(jnp.int32(0))))
-    found = good(alpha, trial)
-    kept = jax.tree.map(lambda a, b: jnp.where(found, a, b), trial, point)
-    return _moved(kept, memory, cost + k + 1, ~found)
-
-
-METHODS = {
-    "picard": (_picard_init, _picard),
-    "relaxed": (_relaxed_init, _relaxed),
-    "anderson": (_anderson_init, _anderson),
-    "newton_krylov": (_newton_init, _newton),
-}
-SOLVERS = ("auto", *METHODS)
-
-
-def check_solver(solver: str, tol: float, limit: int) -> None:
+def check_solver(solver: str, tol: float, limit: int, stop: str = "error") -> None:
     """Arguments are looked at before anything is compiled.
 
     Raises:
-      FpjaxError: for an unknown solver, a tolerance that is not positive and finite, or a limit below 1.
+      FpjaxError: for an unknown solver or stopping rule, a tolerance that is not positive and finite, or a limit below 1.
     """
     if solver not in SOLVERS:
         raise FpjaxError(f"unknown solver {solver!r}; choose one of {', '.join(SOLVERS)}")
+    if stop not in ("error", "residual"):
+        raise FpjaxError(f"unknown stopping rule {stop!r}; choose error or residual")
     if not 0 < tol < float("inf"):
         raise FpjaxError(f"tol must be a positive finite number, got {tol}")
     if limit < 1:
         raise FpjaxError(f"limit must be at least 1 iteration, got {limit}")
 
 
-@functools.partial(jax.jit, static_argnames=("step", "solver"))
-def solve(step: Callable, y0, params, *, solver: str = "auto", tol=1e-8, limit=200) -> Solution:
+@functools.partial(jax.jit, static_argnames=("step", "solver", "stop", "certified", "depth"))
+def solve(
+    step: Callable,
+    y0,
+    params,
+    *,
+    solver: str = "auto",
+    tol=1e-8,
+    limit=200,
+    stop: str = "error",
+    modulus=0.0,
+    certified: bool = False,
+    depth: int = DEPTH,
+) -> Solution:
     """Solves y = step(y, params) from y0.
+
+    ``jax.grad`` goes through the solution by the implicit function theorem, in ``params`` (reverse mode only); the
+    start has no influence on it, and the other fields of the record are treated as constants.
 
     Args:
       step: a top-level function (y, params) -> array like y.
       y0: the starting point, floating point, any shape.
       params: pytree passed to ``step``.
-      solver: "picard", "relaxed", "anderson", "newton_krylov", or "auto": anderson for at most 30 iterations and, where
-        that did not arrive, newton_krylov from where it stands.
-      tol: the residual ||step(y) - y||_2 asked for.
-      limit: the most iterations (each of the two stages of auto has its own).
+      solver: "picard", "relaxed", "aitken", "anderson", "newton_krylov", or "auto": Anderson acceleration that turns to
+        Newton-Krylov where moves raise the residual or progress is slow, and back after a full Newton step.
+      tol: the error asked for, 2-norm: T8's residual/m where a modulus is given, the estimate of :func:`implied_error`
+        otherwise. Never looser than the residual itself.
+      limit: the most iterations.
+      stop: "error", or "residual" to ask for residual <= tol only.
+      modulus: T2's m > 0 of y - step(y), 0 if unknown.
+      certified: whether that modulus was proved; otherwise it is taken as assumed.
+      depth: secant pairs kept by anderson, newton_krylov and auto.
 
     Returns:
       A Solution. Safe under vmap: every lane ends with its own exit code.
     """
-    if solver != "auto":
-        return _run(step, y0, params, solver, tol, limit)
-    first = _run(step, y0, params, "anderson", tol, jnp.minimum(limit, 30))
-    usable = jnp.isfinite(first.residual)
-    start = jnp.where(usable, first.y, y0)
-    second = _run(step, start, params, "newton_krylov", tol, limit)
-    done = first.exit == Exit.CONVERGED
-    chosen = jax.tree.map(lambda a, b: jnp.where(done, a, b), first, second)
-    return chosen._replace(
-        iterations=first.iterations + jnp.where(done, 0, second.iterations),
-        evaluations=first.evaluations + jnp.where(done, 0, second.evaluations),
+    y0 = jnp.asarray(y0)
+    goal = make_goal(y0.dtype, tol, limit, stop, modulus, certified)
+    return _implicit(step, (solver, depth), y0, params, goal)
+
+
+def make_goal(dtype, tol, limit, stop: str = "error", modulus=0.0, certified: bool = False) -> Goal:
+    """A Goal as arrays."""
+    return Goal(
+        jnp.asarray(tol, dtype),
+        jnp.asarray(limit, jnp.int32),
+        jnp.asarray(modulus, dtype),
+        jnp.bool_(certified),
+        jnp.bool_(stop == "error"),
     )
 
 
-def _run(step, y0, params, method: str, tol, limit) -> Solution:
-    init, update = METHODS[method]
-    tol = jnp.asarray(tol, y0.dtype)
-    point = measure(step, y0, params)
-    zero = jnp.int32(0)
-    code = classify(point.norm, point.norm, _floor(point), zero, jnp.asarray(False), zero, tol, limit)
-    rate = jnp.full_like(point.norm, jnp.nan)
-    state = _State(point, init(point), code, point.norm, point.norm, zero, rate, zero, jnp.int32(1))
+def _run(step, method: tuple[str, int], y0, params, goal: Goal) -> Solution:
+    machine = named(*method)
 
-    def body(s: _State) -> _State:
-        moved = update(step, params, s.point, s.memory)
-        norm = moved.point.norm
-        better = norm < 0.9 * s.best
-        stalled = jnp.where(better, 0, s.stalled + 1)
-        k = s.iterations + 1
-        code = classify(norm, s.first, _floor(moved.point), stalled, moved.stuck, k, tol, limit)
-        best = jnp.where(better, norm, s.best)
-        rate = norm / s.point.norm
-        return _State(
-            moved.point, moved.memory, code, s.first, best, stalled, rate, k, s.evaluations + moved.evaluations
-        )
+    def body(carry):
+        slot, lane = carry
+        lane = advance(machine, lane, step(lane.query, params), slot, goal)
+        return (slot + 1) % slots(lane), lane
 
-    end = jax.lax.while_loop(lambda s: s.exit == Exit.RUNNING, body, state)
-    return Solution(end.point.y, end.exit, end.point.norm, end.rate, end.iterations, end.evaluations)
+    _, end = jax.lax.while_loop(lambda c: c[1].exit == Exit.RUNNING, body, (jnp.int32(0), start(machine, y0)))
+    return record(end, goal)
 
 
-def _floor(point: _Point):
-    """T16: the size of rounding noise in a residual, from the size of the iterate and of its image."""
-    y, r = point.y.reshape(-1), point.r.reshape(-1)
-    return ROUNDING * jnp.finfo(y.dtype).eps * (jnp.linalg.norm(y) + jnp.linalg.norm(y + r))
+def slots(lane: Lane) -> int:
+    """The length of the ring of pairs, 1 for methods without one."""
+    pairs = getattr(lane.memory, "pairs", None)
+    return 1 if pairs is None else pairs.valid.shape[-1]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _implicit(step, method: tuple[str, int], y0, params, goal: Goal) -> Solution:
+    return _run(step, method, y0, params, goal)
+
+
+def _forward(step, method, y0, params, goal):
+    solution = _run(step, method, y0, params, goal)
+    return solution, (solution.y, params, goal)
+
+
+def _backward(step, method, kept, cotangent):
+    y, params, goal = kept
+    u = adjoint(step, y, params, cotangent.y, goal)
+    (bar,) = jax.vjp(lambda p: step(y, p), params)[1](u)
+    return jnp.zeros_like(y), bar, zero_cotangent(goal)
+
+
+def zero_cotangent(tree):
+    """Cotangents of 0 for any pytree of arrays; integers and booleans have float0."""
+
+    def zero(leaf):
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            return jnp.zeros_like(leaf)
+        return np.zeros(leaf.shape, jax.dtypes.float0)
+
+    return jax.tree.map(zero, tree)
+
+
+def adjoint(step, y, params, v, goal: Goal):
+    """u with (I - J^T) u = v, J the Jacobian of step at y: again a fixed point, u = J^T u + v.
+
+    Solved to the rounding floor, or to ``goal.tol`` relative to ||v|| if that is not reached.
+    """
+    size = norm2(v)
+    scale = jnp.where(size > 0, size, jnp.ones_like(size))
+    tight = jnp.asarray(8 * float(jnp.finfo(y.dtype).eps), y.dtype)
+    inner = goal._replace(tol=tight, limit=jnp.maximum(goal.limit, 200), on_error=jnp.zeros_like(goal.on_error))
+    solution = _run(
+        _transposed, "auto", v / scale, _Transposed(jax.tree_util.Partial(step), y, params, v / scale), inner
+    )
+    return scale * solution.y
+
+
+class _Transposed(NamedTuple):
+    step: Any
+    y: jax.Array
+    params: Any
+    v: jax.Array
+
+
+def _transposed(u, p: _Transposed):
+    return p.v + jax.vjp(lambda y: p.step(y, p.params), p.y)[1](u)[0]
+
+
+_implicit.defvjp(_forward, _backward)

@@ -5,9 +5,7 @@ residuals imply for the error of the latent (T8, T9). Not in this room: how one 
 """
 
 import dataclasses
-import functools
 import warnings
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +13,12 @@ import numpy as np
 
 from fpjax.denoiser import Denoiser, check_guidance
 from fpjax.evidence import Evidence, Exit, FpjaxError
+from fpjax.lanes import ORDERS, Inputs, Levels, Options, Record, extrapolation_weights, run
 from fpjax.process import Process
-from fpjax.solve import Solution, check_solver, solve
-from fpjax.step import F, G, Step
+from fpjax.solve import check_solver, make_goal
+from fpjax.step import F, Step
+
+LAYOUTS = ("lanes", "scan")
 
 
 @jax.tree_util.register_dataclass
@@ -34,7 +35,12 @@ class Inversion:
       evaluations: (n, steps) int32, evaluations of the network.
       iterations: (n, steps) int32.
       rate: (n, steps), the last observed ratio of residuals.
-      path: (n, steps + 1, *shape), the states in y-coordinates, from the image to the latent.
+      path: (n, steps + 1, *shape), the states in y-coordinates, from the image to the latent; None without history.
+      step_error: (n, steps), what the residual alone implies for the distance to this step's solution (T8).
+      basis: (n, steps) int32 :class:`fpjax.evidence.Basis` codes: what ``step_error`` rests on.
+      newton: (n, steps) int32, Newton steps taken.
+      reason: (n, steps) int32, why auto turned to Newton; see :class:`fpjax.solve.Solution`.
+      calls: batched network calls made for the whole batch, int32; a guided call evaluates the network twice.
       evidence: what ``error_bound`` rests on; ASSUMED where the modulus comes from a declared fact.
       solver: the method used.
     """
@@ -46,7 +52,12 @@ class Inversion:
     evaluations: jax.Array
     iterations: jax.Array
     rate: jax.Array
-    path: jax.Array
+    path: jax.Array | None
+    step_error: jax.Array
+    basis: jax.Array
+    newton: jax.Array
+    reason: jax.Array
+    calls: jax.Array
     evidence: Evidence = dataclasses.field(default=Evidence.ASSUMED, metadata={"static": True})
     solver: str = dataclasses.field(default="auto", metadata={"static": True})
 
@@ -58,14 +69,7 @@ class Inversion:
         return np.logical_and.accumulate(ok, axis=1)
 
 
-class _Inputs(NamedTuple):
-    den: Denoiser
-    z: jax.Array
-    condition: jax.Array
-    guidance: jax.Array | None
-
-
-def prepare(den: Denoiser, images, condition=None, guidance: float = 1.0) -> _Inputs:
+def prepare(den: Denoiser, images, condition=None, guidance: float = 1.0) -> Inputs:
     """Looks at a user's arrays before anything is compiled.
 
     Args:
@@ -89,9 +93,9 @@ def prepare(den: Denoiser, images, condition=None, guidance: float = 1.0) -> _In
     with warnings.catch_warnings():  # float64 input without x64 becomes float32, which is the documented default
         warnings.simplefilter("ignore", UserWarning)
         z = jnp.asarray(array)
-    if not bool(jnp.all(jnp.isfinite(z))):
+    if not isinstance(z, jax.core.Tracer) and not bool(jnp.all(jnp.isfinite(z))):
         raise FpjaxError("the images have NaN or infinite values; replace them first")
-    return _Inputs(den.astype(z.dtype), z, *_conditions(den, condition, guidance, z))
+    return Inputs(den.astype(z.dtype), z, *_conditions(den, condition, guidance, z))
 
 
 def _conditions(den: Denoiser, condition, guidance: float, z):
@@ -119,43 +123,73 @@ def invert(
     solver: str = "auto",
     tol: float = 1e-8,
     limit: int = 200,
+    stop: str = "error",
+    layout: str = "lanes",
+    order: int = 2,
+    history: bool = True,
+    depth: int = 8,
 ) -> Inversion:
     """The latents from which ``process`` generates ``images``: solves E2 at every step.
 
-    Each step starts from the naive DDIM iterate (G at y_s). A step that is not solved is recorded with its exit code, and
-    the trajectory goes on from where it stands; see ``Inversion.solved``.
+    A step that is not solved is recorded with its exit code, and the trajectory goes on from where it stands; see
+    ``Inversion.solved``. Reverse-mode derivatives of ``latent`` and ``path`` go through the solutions (implicit function
+    theorem), not through the iterations.
 
     Args:
       images: (n, *shape) states at the process's smallest noise level, in its own coordinates. Their dtype is the
         precision of the whole computation.
       condition, guidance: see :func:`prepare`.
       solver: one of :data:`fpjax.solve.SOLVERS`.
-      tol: residual asked for, 2-norm in y-coordinates.
+      tol: error asked for at each step, 2-norm in y-coordinates, given the state before it (T8; see
+        :func:`fpjax.solve.solve`). How steps add up is in ``error_bound``.
       limit: iterations allowed for each step.
+      stop: "error", or "residual" to ask for residual <= tol only.
+      layout: "lanes" (every image moves on as soon as it has converged) or "scan" (all wait for the slowest).
+      order: how many earlier steps a starting point is extrapolated from, 0 (naive: y_s) to 3. Where the residual there
+        is larger than the naive start's should be, that one is tried too and the better one kept.
+      history: whether every state is kept in ``path``; needed for derivatives.
+      depth: secant pairs kept by anderson, newton_krylov and auto; more save evaluations on hard steps and cost a
+        little time and memory on each.
 
     Raises:
       FpjaxError: for bad input; see :func:`prepare`.
     """
-    check_solver(solver, tol, limit)
+    check_solver(solver, tol, limit, stop)
+    if layout not in LAYOUTS:
+        raise FpjaxError(f"unknown layout {layout!r}; choose lanes or scan")
+    if not 0 <= order <= ORDERS:
+        raise FpjaxError(f"order must be between 0 and {ORDERS}, got {order}")
     x = prepare(den, images, condition, guidance)
     dtype = x.z.dtype
-    y0 = x.z / jnp.asarray(process.scale(process.levels[0]), dtype)
-    levels = jnp.asarray(process.sigmas[1:], dtype)
-    rho = jnp.asarray(process.rho, dtype)
-    path, solution = _invert(x._replace(z=y0), levels, rho, tol, limit, solver)
-    calls = 1 if x.guidance is None else 2
     modulus = declared_modulus(den, process, guidance)
+    levels = make_levels(process, modulus, order, dtype)
+    y0 = x.z / jnp.asarray(process.scale(process.levels[0]), dtype)
+    goal = make_goal(dtype, tol, limit, stop)
+    out: Record = run(x._replace(z=y0), levels, goal, Options(solver, layout, history, depth))
+    s = out.solution
+    calls = 1 if x.guidance is None else 2
     return Inversion(
-        latent=path[:, -1] * jnp.asarray(process.scale(process.levels[-1]), dtype),
-        exit=solution.exit,
-        residual=solution.residual,
-        error_bound=accumulate_error(solution.residual, modulus),
-        evaluations=solution.evaluations * calls,
-        iterations=solution.iterations,
-        rate=solution.rate,
-        path=path,
+        latent=s.y * jnp.asarray(process.scale(process.levels[-1]), dtype),
+        exit=s.exit,
+        residual=s.residual,
+        error_bound=accumulate_error(s.residual, modulus),
+        evaluations=s.evaluations * calls,
+        iterations=s.iterations,
+        rate=s.rate,
+        path=out.path,
+        step_error=s.error,
+        basis=s.basis,
+        newton=s.newton,
+        reason=s.reason,
+        calls=out.calls,
         solver=solver,
     )
+
+
+def make_levels(process: Process, modulus, order: int, dtype) -> Levels:
+    """What each step needs, as arrays of ``dtype``; ``order`` as in :func:`invert`."""
+    weights = extrapolation_weights(process.sigmas, order)
+    return Levels(*(jnp.asarray(a, dtype) for a in (process.sigmas[1:], process.rho, modulus, weights)))
 
 
 def declared_modulus(den: Denoiser, process: Process, guidance: float = 1.0) -> np.ndarray:
@@ -194,23 +228,6 @@ def accumulate_error(residual, modulus) -> jax.Array:
     return errors.T
 
 
-@functools.partial(jax.jit, static_argnames="solver")
-def _invert(x: _Inputs, sigmas, rhos, tol, limit, solver: str) -> tuple[jax.Array, Solution]:
-    def one_step(y, level):
-        sigma, rho = level
-
-        def one_image(y_s, c):
-            p = Step(x.den, sigma, rho, y_s, c, x.guidance)
-            return solve(G, y_s, p, solver=solver, tol=tol, limit=limit)
-
-        solution = jax.vmap(one_image)(y, x.condition)
-        return solution.y, solution
-
-    _, solutions = jax.lax.scan(one_step, x.z, (sigmas, rhos))
-    swapped = jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), solutions)
-    return jnp.concatenate([x.z[:, None], swapped.y], axis=1), swapped
-
-
 def generate(den: Denoiser, latent, process: Process, *, condition=None, guidance: float = 1.0) -> jax.Array:
     """Images (n, *shape) from latents (n, *shape), both in the process's own coordinates: E1 at every step.
 
@@ -226,7 +243,7 @@ def generate(den: Denoiser, latent, process: Process, *, condition=None, guidanc
 
 
 @jax.jit
-def _generate(x: _Inputs, sigmas, rhos) -> jax.Array:
+def _generate(x: Inputs, sigmas, rhos) -> jax.Array:
     def one_step(y, level):
         sigma, rho = level
         return jax.vmap(lambda v, c: F(v, Step(x.den, sigma, rho, v, c, x.guidance)))(y, x.condition), None

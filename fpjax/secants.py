@@ -1,0 +1,131 @@
+"""A short memory of secant pairs (dy, dr): what a residual map was seen to do, and the least squares over it.
+
+In this room: the ring of pairs, their Gram matrix, and the projection of a residual onto them. Pairs come from moves
+(Anderson acceleration) or from small probes (Krylov vectors of a Newton step); the algebra is the same. Not LAPACK: on
+CPU a batched LAPACK call inside a compiled loop waits for the thread pool that it runs on. Not in this room: deciding
+where to evaluate (methods).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+UNROLLED = 8  # the largest depth whose elimination is written out
+
+
+class Secants(NamedTuple):
+    """Up to ``depth`` pairs, each scaled so that ||dr|| = 1.
+
+    Attributes:
+      dy, dr: (depth, d), differences of points and of residuals.
+      gram: (depth, depth), dr dr^T, newest pair first.
+      valid: (depth,) bool, newest first.
+    """
+
+    dy: jax.Array
+    dr: jax.Array
+    gram: jax.Array
+    valid: jax.Array
+
+
+def empty(depth: int, y) -> Secants:
+    """No pairs, for points of the size and dtype of y."""
+    zeros = jnp.zeros((depth, y.size), y.dtype)
+    return Secants(zeros, zeros, jnp.zeros((depth, depth), y.dtype), jnp.zeros(depth, bool))
+
+
+def push(pairs: Secants, slot, dy, dr, norm, keep) -> Secants:
+    """Writes the pair (dy, dr) (d,) into ``slot``; where ``keep`` is false or dr is 0 or not finite the slot is emptied.
+
+    Args:
+      norm: ||dr||.
+    """
+    ok = keep & jnp.isfinite(norm) & (norm > 0)
+    scale = jnp.where(ok, 1 / jnp.where(ok, norm, jnp.ones_like(norm)), jnp.zeros_like(norm))
+    dy = jnp.where(ok, dy, jnp.zeros_like(dy)) * scale
+    dr = jnp.where(ok, dr, jnp.zeros_like(dr)) * scale
+    write = jax.lax.dynamic_update_index_in_dim
+    all_dr = write(pairs.dr, dr, slot, 0)
+    products = _by_age(all_dr @ dr, slot)
+    older = jnp.concatenate([products[1:, None], pairs.gram[:-1, :-1]], axis=1)
+    gram = jnp.concatenate([products[None], older])
+    valid = jnp.concatenate([ok[None], pairs.valid[:-1]])
+    return Secants(write(pairs.dy, dy, slot, 0), all_dr, gram, valid)
+
+
+def _by_age(values, slot):
+    """Values (depth,) by slot, reordered newest first; its own inverse."""
+    twice = jnp.concatenate([values, values])[::-1]
+    depth = values.shape[0]
+    return jax.lax.dynamic_slice_in_dim(twice, depth - 1 - slot, depth)
+
+
+def coefficients(pairs: Secants, slot, r):
+    """gamma (depth,) with ||r - gamma @ dr|| least, pairs taken newest first.
+
+    A pair that lies within the span of newer ones up to rounding (its remaining squared sine is below sqrt(eps)) gets
+    coefficient 0. So in one dimension the newest secant alone decides, and stale pairs never outvote fresh ones.
+
+    Args:
+      slot: where the newest pair is.
+    """
+    b = _by_age(pairs.dr @ r, slot)
+    table = jnp.concatenate([pairs.gram, b[:, None]], axis=1)
+    return _by_age(_eliminate(table, pairs.valid), slot)
+
+
+@jax.custom_batching.custom_vmap
+def _eliminate(table, valid):
+    """x with gram x = b for table (depth, depth + 1) = [gram, b], dropping rows that are not valid or dependent."""
+    return _eliminated(table[:, :, None], valid[:, None])[:, 0]
+
+
+@_eliminate.def_vmap
+def _eliminate_lanes(size, batched, table, valid):
+    """Lanes last, so that every operation of the elimination is one vector operation over the lanes."""
+    table = table if batched[0] else jnp.broadcast_to(table, (size, *table.shape))
+    valid = valid if batched[1] else jnp.broadcast_to(valid, (size, *valid.shape))
+    return _eliminated(jnp.moveaxis(table, 0, -1), jnp.moveaxis(valid, 0, -1)).T, True
+
+
+def _eliminated(table, valid):
+    """Symmetric elimination and substitution: (depth, depth + 1, n), (depth, n) -> (depth, n)."""
+    depth = valid.shape[0]
+    return (_unrolled if depth <= UNROLLED else _looped)(table, valid)
+
+
+def _pivot(value, valid):
+    """1/value, or 0 where the row is not valid or nearly dependent on those before it."""
+    ok = valid & (value > jnp.sqrt(jnp.finfo(value.dtype).eps))
+    return jnp.where(ok, 1 / jnp.where(ok, value, jnp.ones_like(value)), jnp.zeros_like(value))
+
+
+def _unrolled(table, valid):
+    """Quick to run."""
+    rows = []
+    for ok in valid:
+        row = table[0, 1:] * _pivot(table[0, 0], ok)[None]
+        rows.append(row)
+        table = table[1:, 1:] - table[1:, :1] * row[None]
+    found: list[jax.Array] = []
+    for row in reversed(rows):
+        x = row[-1]
+        for k, known in enumerate(found):
+            x = x - row[-2 - k] * known
+        found.append(x)
+    return jnp.stack(found[::-1])
+
+
+def _looped(table, valid):
+    """Quick to compile: Gauss-Jordan."""
+    depth = valid.shape[0]
+
+    def sweep(j, table):
+        old = jax.lax.dynamic_index_in_dim(table, j, 0, keepdims=False)
+        pivot = jax.lax.dynamic_index_in_dim(old, j, 0, keepdims=False)
+        row = old * _pivot(pivot, jax.lax.dynamic_index_in_dim(valid, j, 0, keepdims=False))[None]
+        column = jax.lax.dynamic_index_in_dim(table, j, 1)
+        return jax.lax.dynamic_update_index_in_dim(table - column * row[None], row, j, 0)
+
+    return jax.lax.fori_loop(0, depth, sweep, table)[:, depth]
