@@ -105,13 +105,14 @@ FULL_BYTES = 8 * 2**20  # a full basis larger than this, for one point, is repla
 
 
 def _drive(body: Callable, tested: Callable, carry, m: int):
-    """Runs ``body(carry, j)`` for j = 0, 1, ... below m until ``tested(carry, j)``, which is asked every CHUNK iterations.
+    """Runs ``body(carry, j)`` for j = 0, 1, ... below m until ``tested(carry, j)`` is true, asked every CHUNK iterations.
 
+    ``tested`` returns (whether to stop, what it found); the last finding is returned, so that it is compiled once.
     Under vmap each lane keeps its own count; the small eigenproblem of the test is solved once a chunk, not once a step.
     """
 
     def chunk(state):
-        carry, j, _ = state
+        carry, j, *_ = state
 
         def one(_, inner):
             carry, j = inner
@@ -121,11 +122,12 @@ def _drive(body: Callable, tested: Callable, carry, m: int):
             return carry, jnp.where(live, j + 1, j)
 
         carry, j = jax.lax.fori_loop(0, CHUNK, one, (carry, j))
-        return carry, j, tested(carry, j)
+        return carry, j, *tested(carry, j)
 
-    start = (carry, jnp.int32(0), jnp.asarray(False))
-    carry, j, _ = jax.lax.while_loop(lambda s: ~s[2] & (s[1] < m), chunk, start)
-    return carry, j
+    found = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(tested, carry, jnp.int32(0))[1])
+    start = (carry, jnp.int32(0), jnp.asarray(False), found)
+    carry, j, _, found = jax.lax.while_loop(lambda s: ~s[2] & (s[1] < m), chunk, start)
+    return carry, j, found
 
 
 def _remainder(w, basis, eps):
@@ -179,11 +181,11 @@ def extreme_eigenvalues(
         low, high, low_residual, high_residual = ritz(*carry[1:], j)
         scale = jnp.maximum(jnp.abs(low.value), jnp.abs(high.value))
         # beta = 0 after one invariant subspace proves nothing about the others.
-        return (carry[2][j - 1] > 0) & (low_residual <= tol * scale) & (high_residual <= tol * scale)
+        done = (carry[2][j - 1] > 0) & (low_residual <= tol * scale) & (high_residual <= tol * scale)
+        return done, (low, high)
 
     zeros = jnp.zeros(m, dtype)
-    (basis, alpha, beta), j = _drive(body, tested, (basis, zeros, zeros), m)
-    low, high, _, _ = ritz(alpha, beta, j)
+    (basis, _, _), j, (low, high) = _drive(body, tested, (basis, zeros, zeros), m)
     lift = basis[:m].T
     return _measured(operator, low.value, high.value, lift @ low.vector, lift @ high.vector, j)
 
@@ -236,12 +238,11 @@ def spectral_norm(
         return s, v, u, jnp.abs(beta[j - 1] * u[j - 1])
 
     def tested(carry, j):
-        s, _, _, residual = top(*carry[2:], j)
-        return (carry[3][j - 1] > 0) & (residual <= tol * s)
+        s, v, u, residual = top(*carry[2:], j)
+        return (carry[3][j - 1] > 0) & (residual <= tol * s), (s, v, u)
 
     zeros = jnp.zeros(m, dtype)
-    carry, j = _drive(body, tested, (right, jnp.zeros((m, d), dtype), zeros, zeros), m)
-    s, v, u, _ = top(*carry[2:], j)
+    carry, j, (s, v, u) = _drive(body, tested, (right, jnp.zeros((m, d), dtype), zeros, zeros), m)
     return _measured_norm(forward, transpose, s, carry[0][:m].T @ v, carry[1].T @ u, 2 * j)
 
 
