@@ -1,9 +1,11 @@
 """Norms and extreme eigenvalues of Jacobians from products alone: jvp and vjp, never a dense matrix.
 
 In this room: Lanczos for symmetric operators and Golub-Kahan-Lanczos for general ones, both fully reorthogonalised
-(twice, Giraud et al. 2005), one call a batch through jax.vmap. Every number is a Ritz value of the operator at one
-point. **A largest Ritz value is a lower estimate of the largest eigenvalue, never a bound (T15)**; its residual says how
-far the nearest eigenvalue can be. Not in this room: verdicts, regions, witnesses' search.
+(twice, Giraud et al. 2005), one call a batch through jax.vmap; where a full basis would be large, the thick restart of
+:mod:`fpjax.restarted` takes over. Every number is a Ritz value of the operator at one point. **A largest Ritz value is a
+lower estimate of the largest eigenvalue, never a bound (T15)**; its residual is measured on the returned vector, and says
+how far the nearest eigenvalue can be. Not in this room: verdicts, regions, witnesses' search; eigenvalues of nonsymmetric
+operators (nonsymmetric), traces and other norms (moments), what a Ritz value may claim (confidence).
 """
 
 import functools
@@ -13,7 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fpjax import tridiagonal
+from fpjax import restarted, tridiagonal
 
 
 class Extremes(NamedTuple):
@@ -41,7 +43,7 @@ class Norm(NamedTuple):
     Attributes:
       value: largest Ritz singular value, a lower estimate of the spectral norm.
       right, left: its unit singular vectors, flat.
-      residual: ||A^T u - s v||, with A v = s u exactly up to rounding; a singular value lies within this of s.
+      residual: the larger of ||A v - s u|| and ||A^T u - s v||; a singular value lies within sqrt(2) times this of s.
       products: applications of the operator and of its transpose together, int32.
     """
 
@@ -53,14 +55,19 @@ class Norm(NamedTuple):
 
 
 def linear(function: Callable, y):
-    """The Jacobian of ``function`` at y as two functions on flat vectors: v -> J v and u -> J^T u."""
+    """The Jacobian of ``function`` at y as two functions on flat vectors: v -> J v and u -> J^T u.
+
+    The function itself is evaluated once; each product then costs its linear part alone.
+    """
     shape = y.shape
+    push = jax.linearize(function, y)[1]
+    pull = jax.linear_transpose(push, y)
 
     def forward(v):
-        return jax.jvp(function, (y,), (v.reshape(shape),))[1].reshape(-1)
+        return push(v.reshape(shape)).reshape(-1)
 
     def transpose(u):
-        return jax.vjp(function, y)[1](u.reshape(shape))[0].reshape(-1)
+        return pull(u.reshape(shape))[0].reshape(-1)
 
     return forward, transpose
 
@@ -94,16 +101,18 @@ def _fresh(key, j, basis):
 
 MOST = 256  # Lanczos vectors kept unless the caller asks for more: memory is this many points
 CHUNK = 16  # iterations between two tests of convergence
+FULL_BYTES = 8 * 2**20  # a full basis larger than this, for one point, is replaced by a restarted one
 
 
 def _drive(body: Callable, tested: Callable, carry, m: int):
-    """Runs ``body(carry, j)`` for j = 0, 1, ... below m until ``tested(carry, j)``, which is asked every CHUNK iterations.
+    """Runs ``body(carry, j)`` for j = 0, 1, ... below m until ``tested(carry, j)`` is true, asked every CHUNK iterations.
 
+    ``tested`` returns (whether to stop, what it found); the last finding is returned, so that it is compiled once.
     Under vmap each lane keeps its own count; the small eigenproblem of the test is solved once a chunk, not once a step.
     """
 
     def chunk(state):
-        carry, j, _ = state
+        carry, j, *_ = state
 
         def one(_, inner):
             carry, j = inner
@@ -113,11 +122,12 @@ def _drive(body: Callable, tested: Callable, carry, m: int):
             return carry, jnp.where(live, j + 1, j)
 
         carry, j = jax.lax.fori_loop(0, CHUNK, one, (carry, j))
-        return carry, j, tested(carry, j)
+        return carry, j, *tested(carry, j)
 
-    start = (carry, jnp.int32(0), jnp.asarray(False))
-    carry, j, _ = jax.lax.while_loop(lambda s: ~s[2] & (s[1] < m), chunk, start)
-    return carry, j
+    found = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(tested, carry, jnp.int32(0))[1])
+    start = (carry, jnp.int32(0), jnp.asarray(False), found)
+    carry, j, _, found = jax.lax.while_loop(lambda s: ~s[2] & (s[1] < m), chunk, start)
+    return carry, j, found
 
 
 def _remainder(w, basis, eps):
@@ -127,30 +137,38 @@ def _remainder(w, basis, eps):
     return jnp.where(jnp.linalg.norm(w) > 10 * eps * size, w, jnp.zeros_like(w))
 
 
-def extreme_eigenvalues(operator: Callable, d: int, key, *, tol=1e-8, steps: int = MOST, dtype=None) -> Extremes:
+def extreme_eigenvalues(
+    operator: Callable, d: int, key, *, tol=1e-8, steps: int = MOST, dtype=None, start=None
+) -> Extremes:
     """Smallest and largest eigenvalue of a symmetric operator on flat vectors of d values, by Lanczos.
 
     Args:
       operator: v -> A v with A symmetric.
       key: random key of the starting vector.
       tol: stops when both residuals are below tol times the largest Ritz magnitude.
-      steps: the most iterations (never more than d); memory is steps·d values.
+      steps: the most iterations (never more than d); memory is steps·d values, or restarted.BASIS·d where that would
+        exceed FULL_BYTES.
       dtype: of the computation; the default float if left out.
+      start: (d,), the starting vector in place of a random one; T15 then says nothing.
     """
     dtype = jnp.result_type(float) if dtype is None else dtype
     m = min(d, steps)
+    if m * d * jnp.dtype(dtype).itemsize > FULL_BYTES:
+        return _extremes_restarted(operator, d, key, tol, steps, dtype, start)
     rows = jnp.arange(m, dtype=jnp.int32)
     eps = jnp.finfo(dtype).eps
-    start = jax.random.normal(key, (d,), dtype)
+    start = jax.random.normal(key, (d,), dtype) if start is None else start
     basis = jnp.zeros((m + 1, d), dtype).at[0].set(start / jnp.linalg.norm(start))
 
     def ritz(alpha, beta, j):
         """Extreme Ritz pairs of the leading j×j block, and their residuals."""
-        diagonal = jnp.where(rows < j, alpha, alpha[0])  # unused rows repeat an entry already inside the spectrum
-        low, high = tridiagonal.extremes(diagonal, jnp.where(rows[1:] < j, beta[: m - 1], 0))
-        # Where an unused row repeats the very extreme, the vector may live there: then the first basis vector is meant.
-        residual = [jnp.abs(beta[j - 1] * pair.vector[j - 1]) for pair in (low, high)]
-        return low, high, *residual
+        used = rows < j
+        inside = jnp.sum(jnp.where(used, alpha, 0)) / j.astype(dtype)  # unused rows get a value within the spectrum
+        pairs = tridiagonal.extremes(jnp.where(used, alpha, inside), jnp.where(rows[1:] < j, beta[: m - 1], 0))
+        # Only if all entries agree can the vector live in unused rows: then every used row is an eigenvector too.
+        vectors = [_used(pair.vector, used) for pair in pairs]
+        residuals = [jnp.abs(beta[j - 1] * v[j - 1]) for v in vectors]
+        return *[tridiagonal.Pair(p.value, v) for p, v in zip(pairs, vectors, strict=True)], *residuals
 
     def body(carry, j):
         basis, alpha, beta = carry
@@ -160,32 +178,51 @@ def extreme_eigenvalues(operator: Callable, d: int, key, *, tol=1e-8, steps: int
         return basis.at[j + 1].set(unit), alpha.at[j].set(a), beta.at[j].set(b)
 
     def tested(carry, j):
-        low, high, low_residual, high_residual = ritz(carry[1], carry[2], j)
+        low, high, low_residual, high_residual = ritz(*carry[1:], j)
         scale = jnp.maximum(jnp.abs(low.value), jnp.abs(high.value))
         # beta = 0 after one invariant subspace proves nothing about the others.
-        return (carry[2][j - 1] > 0) & (low_residual <= tol * scale) & (high_residual <= tol * scale)
+        done = (carry[2][j - 1] > 0) & (low_residual <= tol * scale) & (high_residual <= tol * scale)
+        return done, (low, high)
 
     zeros = jnp.zeros(m, dtype)
-    (basis, alpha, beta), j = _drive(body, tested, (basis, zeros, zeros), m)
-    low, high, low_residual, high_residual = ritz(alpha, beta, j)
+    (basis, _, _), j, (low, high) = _drive(body, tested, (basis, zeros, zeros), m)
     lift = basis[:m].T
-    return Extremes(low.value, high.value, lift @ low.vector, lift @ high.vector, low_residual, high_residual, j)
+    return _measured(operator, low.value, high.value, lift @ low.vector, lift @ high.vector, j)
+
+
+def _used(vector, used):
+    """The vector without its unused rows, again of unit length; the first unit vector if nothing is left."""
+    kept = jnp.where(used, vector, jnp.zeros_like(vector))
+    return _unit(kept, jnp.zeros_like(vector).at[0].set(1))[0]
+
+
+def _measured(operator, low, high, low_vector, high_vector, products) -> Extremes:
+    """Extremes with residuals computed from the vectors that are returned, at two more products."""
+    residuals = [jnp.linalg.norm(operator(v) - s * v) for s, v in ((low, low_vector), (high, high_vector))]
+    return Extremes(low, high, low_vector, high_vector, *residuals, products + 2)
+
+
+def _extremes_restarted(operator, d, key, tol, steps, dtype, start) -> Extremes:
+    found = restarted.lanczos(operator, d, key, tol=tol, steps=steps, dtype=dtype, start=start)
+    return _measured(operator, found.low, found.high, found.low_vector, found.high_vector, found.products)
 
 
 def spectral_norm(
-    forward: Callable, transpose: Callable, d: int, key, *, tol=1e-8, steps: int = MOST, dtype=None
+    forward: Callable, transpose: Callable, d: int, key, *, tol=1e-8, steps: int = MOST, dtype=None, start=None
 ) -> Norm:
     """The largest singular value of a square operator, by Golub-Kahan-Lanczos bidiagonalisation.
 
     Args:
       forward: v -> A v. transpose: u -> A^T u. Both on flat vectors of d values.
-      key, tol, steps, dtype: as in :func:`extreme_eigenvalues`.
+      key, tol, steps, dtype, start: as in :func:`extreme_eigenvalues`.
     """
     dtype = jnp.result_type(float) if dtype is None else dtype
     m = min(d, steps)
+    if 2 * m * d * jnp.dtype(dtype).itemsize > FULL_BYTES:
+        return _norm_restarted(forward, transpose, d, key, tol, steps, dtype, start)
     rows = jnp.arange(m, dtype=jnp.int32)
     eps = jnp.finfo(dtype).eps
-    start = jax.random.normal(key, (d,), dtype)
+    start = jax.random.normal(key, (d,), dtype) if start is None else start
     right = jnp.zeros((m + 1, d), dtype).at[0].set(start / jnp.linalg.norm(start))
     keys = jax.random.split(jax.random.fold_in(key, 1))
 
@@ -201,13 +238,27 @@ def spectral_norm(
         return s, v, u, jnp.abs(beta[j - 1] * u[j - 1])
 
     def tested(carry, j):
-        s, _, _, residual = top(carry[2], carry[3], j)
-        return (carry[3][j - 1] > 0) & (residual <= tol * s)
+        s, v, u, residual = top(*carry[2:], j)
+        return (carry[3][j - 1] > 0) & (residual <= tol * s), (s, v, u)
 
     zeros = jnp.zeros(m, dtype)
-    carry, j = _drive(body, tested, (right, jnp.zeros((m, d), dtype), zeros, zeros), m)
-    s, v, u, residual = top(carry[2], carry[3], j)
-    return Norm(s, carry[0][:m].T @ v, carry[1].T @ u, residual, 2 * j)
+    carry, j, (s, v, u) = _drive(body, tested, (right, jnp.zeros((m, d), dtype), zeros, zeros), m)
+    return _measured_norm(forward, transpose, s, carry[0][:m].T @ v, carry[1].T @ u, 2 * j)
+
+
+def _measured_norm(forward, transpose, s, right, left, products) -> Norm:
+    """A Norm with the residual computed from the vectors that are returned, at two more products."""
+    residual = jnp.maximum(jnp.linalg.norm(forward(right) - s * left), jnp.linalg.norm(transpose(left) - s * right))
+    return Norm(s, right, left, residual, products + 2)
+
+
+def _norm_restarted(forward, transpose, d, key, tol, steps, dtype, start) -> Norm:
+    """Thick-restart Lanczos on A^T A: the largest singular value keeps its relative accuracy, and one basis is enough."""
+    options = {"tol": tol, "steps": steps, "dtype": dtype, "start": start, "ends": "high"}
+    found = restarted.lanczos(lambda v: transpose(forward(v)), d, key, **options)
+    right = found.high_vector
+    left, s = _unit(forward(right), right)
+    return _measured_norm(forward, transpose, s, right, left, 2 * found.products + 1)
 
 
 class Spectrum(NamedTuple):

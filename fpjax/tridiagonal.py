@@ -44,8 +44,8 @@ def count_below(diagonal, off, x):
     return jax.lax.scan(pivot, start, (diagonal, squares))[0][0]
 
 
-def _end(diagonal, off, largest: bool):
-    """The largest or smallest eigenvalue, by multisection of Gershgorin's interval down to rounding."""
+def _largest(diagonal, off):
+    """The largest eigenvalue, by multisection of Gershgorin's interval down to rounding."""
     n = diagonal.shape[0]
     zero = jnp.zeros(1, off.dtype)
     radius = jnp.abs(jnp.concatenate([zero, off])) + jnp.abs(jnp.concatenate([off, zero]))
@@ -58,7 +58,7 @@ def _end(diagonal, off, largest: bool):
         x = low + (high - low) * fractions
         counts = count_below(diagonal, off, x)
         # `inside` points lie at or left of the eigenvalue sought.
-        inside = counts < n if largest else counts < 1
+        inside = counts < n
         left = jnp.max(jnp.where(inside, x, low))
         right = jnp.min(jnp.where(inside, high, x))
         return left, right
@@ -111,8 +111,11 @@ def extremes(diagonal, off) -> tuple[Pair, Pair]:
     size = jnp.maximum(jnp.max(jnp.abs(diagonal)), jnp.max(jnp.abs(off), initial=0))
     scale = jnp.where(size > 0, size, jnp.ones_like(size))
     diagonal, off = diagonal / scale, off / scale
-    low, high = _end(diagonal, off, False), _end(diagonal, off, True)
-    return Pair(low * scale, _vector(diagonal, off, low)), Pair(high * scale, _vector(diagonal, off, high))
+    # The smallest eigenvalue is the negated largest of the negated matrix: one program for both ends.
+    signs = jnp.asarray([-1, 1], diagonal.dtype)
+    low, high = jax.vmap(lambda sign: sign * _largest(sign * diagonal, off))(signs)
+    vectors = jax.vmap(_vector, in_axes=(None, None, 0))(diagonal, off, jnp.stack([low, high]))
+    return Pair(low * scale, vectors[0]), Pair(high * scale, vectors[1])
 
 
 def largest_singular(alpha, beta) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -127,7 +130,7 @@ def largest_singular(alpha, beta) -> tuple[jax.Array, jax.Array, jax.Array]:
     size = jnp.max(jnp.abs(off))
     scale = jnp.where(size > 0, size, jnp.ones_like(size))
     diagonal = jnp.zeros(2 * n, alpha.dtype)
-    value = _end(diagonal, off / scale, True)
+    value = _largest(diagonal, off / scale)
     z = _vector(diagonal, off / scale, value)
     right, left = z[0::2], z[1::2]
     unit = jnp.zeros(n, alpha.dtype).at[0].set(1)
