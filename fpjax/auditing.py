@@ -109,7 +109,7 @@ def audit(
     guidance: float | Sequence[float] = 1.0,
     solver: str = "auto",
     tol: float | None = None,
-    limit: int = 50,
+    limit: int = 400,
     seed: int = 0,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Report:
@@ -206,9 +206,9 @@ def _points(key, y_s, y_t, x0, sigma):
 
 
 def _measure(step: Step, inversion: Inversion, i: int, key, tol: float) -> Measured:
-    y_s, y_t = inversion.path[:, i], inversion.path[:, i + 1]
-    y_s = jnp.where(jnp.isfinite(y_s), y_s, inversion.path[:, 0])
-    points = _points(jax.random.fold_in(key, 0), y_s, y_t, inversion.path[:, 0], step.sigma)
+    path = jnp.asarray(inversion.path)
+    y_s = jnp.where(jnp.isfinite(path[:, i]), path[:, i], path[:, 0])
+    points = _points(jax.random.fold_in(key, 0), y_s, path[:, i + 1], path[:, 0], step.sigma)
     image = np.tile(np.arange(y_s.shape[0]), 3)
     lanes = step._replace(condition=step.condition[image])
     measured, ratio, pair = _look(lanes, points, key)
@@ -259,6 +259,6 @@ def _edges(step: Step, points, condition, key) -> Extremes:
 def _picard(step: Step, targets, tol) -> Solution:
     def one(target, c):
         p = step._replace(target=target, condition=c)
-        return solve(G, target, p, solver="picard", tol=tol, limit=PICARD_LIMIT)
+        return solve(G, target, p, solver="picard", tol=tol, limit=PICARD_LIMIT, stop="residual")
 
     return jax.vmap(one)(targets, step.condition)

@@ -119,7 +119,13 @@ def study(
         "guidance": weights,
         "conditions": [_condition_name(den, k) for k in sorted(set(c.tolist()))],
         "evidence": Evidence.SAMPLED.name,
-        "settings": {"images": len(c), "seed": seed, "precision": str(x.dtype), "tol": TOL, "largest_residual": residual},
+        "settings": {
+            "images": len(c),
+            "seed": seed,
+            "precision": str(x.dtype),
+            "tol": TOL,
+            "largest_residual": residual,
+        },
     }
     report["levels"] = [
         {"guidance": w, "sigma": s, **{q: _quantiles(v[:, k]) for k, q in enumerate(QUANTITIES)}}
@@ -161,7 +167,9 @@ def _curves(den: Denoiser, process: Process, w: float, raw, conditions, each: bo
                     "asymmetry": _quantiles(asymmetry),
                 }
             )
-        curves.append({"guidance": w, "steps": process.steps, "condition": name, "images": int(rows.sum()), "points": points})
+        curves.append(
+            {"guidance": w, "steps": process.steps, "condition": name, "images": int(rows.sum()), "points": points}
+        )
     return curves
 
 
@@ -218,7 +226,9 @@ def lipschitz_command(
     den = load(model)
     x, labels = samples("digits", images, seed)
     if x.shape[1:] != den.shape:
-        raise FpjaxError(f"{den.name} takes images of shape {den.shape}, but the embedded ones are {x.shape[1:]}; use study()")
+        raise FpjaxError(
+            f"{den.name} takes images of shape {den.shape}, but the embedded ones are {x.shape[1:]}; use study()"
+        )
     weights = ((1.0, 3.0, 7.5) if den.conditions else (1.0,)) if guidance is None else guidance
     with jax.enable_x64(precision == "float64"):
         data = study(

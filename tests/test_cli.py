@@ -149,7 +149,9 @@ def test_models_and_doctor(call):
 
 def test_as_a_real_process():
     """The installed command, in its own process: exit code 2, one line, no traceback."""
-    done = subprocess.run([sys.executable, "-m", "fpjax.cli", "audit", "nope"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "fpjax.cli", "audit", "nope"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("fpjax: unknown model 'nope'")

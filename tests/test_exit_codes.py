@@ -98,7 +98,7 @@ def test_float32_stalls_at_its_noise_and_says_so():
     targets = jnp.asarray(np.random.default_rng(1).normal(size=(16, 64)), jnp.float32)
 
     def one(y_s):
-        p = Step(den, jnp.float32(1.0), jnp.float32(0.5), y_s, jnp.int32(0))
+        p = Step(den, jnp.float32(3.0), jnp.float32(0.7), y_s, jnp.int32(0))
         return solve(G, y_s, p, solver="picard", tol=1e-20, limit=500)
 
     s = jax.vmap(one)(targets)

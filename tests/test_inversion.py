@@ -149,5 +149,3 @@ def test_conditions_must_fit_the_images():
             fpjax.invert(den, x, grid, condition=condition)
     with pytest.raises(FpjaxError):
         fpjax.invert(den, x, grid, condition=[0, 1, 10], guidance=2.0)  # 10 is "no condition"
-
-

@@ -171,7 +171,8 @@ def test_a_short_training_run_is_reproducible_and_survives_the_disk(name, tmp_pa
     assert all(np.array_equal(tensors[0][k], tensors[1][k]) for k in tensors[0])
     assert runs[0].curve[-1][0] == 40
     den = store.load(path)
-    assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(den.params), jax.tree.leaves(store.load(tmp_path).params)))
+    again = jax.tree.leaves(store.load(tmp_path).params)
+    assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(den.params), again, strict=True))
     y = np.random.default_rng(0).normal(size=(8, 8)).astype(np.float32)
     wanted = runs[0].model(jnp.asarray(y), jnp.float32(0.5), jnp.int32(3)) if name == "digits-plain" else None
     if wanted is not None:
@@ -258,6 +259,10 @@ def test_samples_are_held_out_and_in_range():
     train = {image.tobytes() for image in split.train}
     assert sum(image.tobytes() in train for image in x) == 0
     assert np.array_equal(x, fpjax.samples("digits", 64, seed=1)[0])
-    for call in (lambda: fpjax.samples("cats"), lambda: fpjax.samples("digits", 0), lambda: fpjax.samples("digits", 9999)):
+    for call in (
+        lambda: fpjax.samples("cats"),
+        lambda: fpjax.samples("digits", 0),
+        lambda: fpjax.samples("digits", 9999),
+    ):
         with pytest.raises(FpjaxError):
             call()

@@ -11,7 +11,6 @@ from fpjax import jacobian, tridiagonal
 from fpjax.models import exact
 from fpjax.step import Step, denoised
 
-
 EXTREMES = jax.jit(tridiagonal.extremes)
 
 
@@ -38,7 +37,19 @@ def matrices(kind: str, d: int, rng):
     }[kind]
 
 
-KINDS = ["general", "symmetric", "positive", "zero", "identity", "rank one", "rotation", "skew", "jordan", "tiny", "huge"]
+KINDS = [
+    "general",
+    "symmetric",
+    "positive",
+    "zero",
+    "identity",
+    "rank one",
+    "rotation",
+    "skew",
+    "jordan",
+    "tiny",
+    "huge",
+]
 KINDS += ["two clusters"]
 
 
@@ -98,7 +109,9 @@ def test_every_lane_is_its_own():
     key = jax.random.key(0)
     lanes = jax.vmap(lambda m: jacobian.spectrum(product, jnp.zeros(24), m, key))(stack)
     for i in range(4):
-        for name, (value, want, error) in compare(jax.tree.map(lambda a, i=i: a[i], lanes), np.asarray(stack[i])).items():
+        for name, (value, want, error) in compare(
+            jax.tree.map(lambda a, i=i: a[i], lanes), np.asarray(stack[i])
+        ).items():
             assert error <= 1e-6, (i, name, value, want)
 
 

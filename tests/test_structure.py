@@ -21,11 +21,23 @@ ORDER = [
     "models.monotone",
     "models.training",
     "models.store",
+    "models.convolutional",
     "step",
-    "solve",
-    "trajectory",
     "tridiagonal",
+    "secants",
+    "solve",
+    "methods",
+    "lanes",
+    "trajectory",
+    "restarted",
     "jacobian",
+    "nonsymmetric",
+    "moments",
+    "confidence",
+    "regions",
+    "worst",
+    "lipschitz",
+    "lipschitz_page",
     "rules",
     "auditing",
     "report.figures",
@@ -48,7 +60,9 @@ def imported(path: Path) -> set[str]:
             base = node.module.removeprefix("fpjax").lstrip(".")
             for alias in node.names:
                 full = f"{base}.{alias.name}".lstrip(".")
-                is_module = (ROOT / (full.replace(".", "/") + ".py")).exists() or (ROOT / full.replace(".", "/")).is_dir()
+                is_module = (ROOT / (full.replace(".", "/") + ".py")).exists() or (
+                    ROOT / full.replace(".", "/")
+                ).is_dir()
                 found.add(full if is_module else base)
     return found
 

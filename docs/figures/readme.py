@@ -25,7 +25,7 @@ STEPS, SHOWN = 10, 6
 def main() -> None:
     x, c = fpjax.samples("digits", 16)
     reports = {
-        name: fpjax.audit(fpjax.load(name), fpjax.process.ddim(STEPS), images=x.astype(np.float64), condition=c, limit=25)
+        name: fpjax.audit(fpjax.load(name), fpjax.process.ddim(STEPS), images=x.astype(np.float64), condition=c)
         for name in NAMES
     }
     figure = plt.figure(figsize=(9.6, 3.3), layout="constrained")
