@@ -113,7 +113,9 @@ Double = Annotated[Precision, typer.Option(help="floating-point precision")]
 def audit(
     model: Model = "digits-monotone",
     steps: Steps = 20,
-    guidance: Annotated[str, typer.Option(help="guidance weights, comma-separated")] = "1,3",
+    guidance: Annotated[
+        str | None, typer.Option(help="guidance weights, comma-separated; 1,3 if left out, 1 without conditions")
+    ] = None,
     images: Images = 8,
     process: Kind = ProcessKind.DDIM,
     out: Annotated[Path, typer.Option(help="folder for audit.json and report.html")] = Path("fpjax-report"),
@@ -130,10 +132,8 @@ def audit(
     import fpjax
     from fpjax.report import check_writable, to_json
 
-    weights = numbers(guidance, "--guidance")
     den = fpjax.load(model)
-    if "--guidance" not in sys.argv and not den.conditions:
-        weights = [1.0]
+    weights = numbers(guidance or ("1,3" if den.conditions else "1"), "--guidance")
     grid = fpjax.process.make(process.value, steps)
     x, labels = embedded_images(den, images, seed)
     check_writable(out)

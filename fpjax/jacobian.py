@@ -199,6 +199,8 @@ def _used(vector, used):
 def _measured(operator, low, high, low_vector, high_vector, products) -> Extremes:
     """Extremes with residuals computed from the vectors that are returned, at two more products."""
     residuals = [jnp.linalg.norm(operator(v) - s * v) for s, v in ((low, low_vector), (high, high_vector))]
+    # Sturm counts turn NaN into some finite number; a value whose residual is not finite must not look like one.
+    low, high = (jnp.where(jnp.isfinite(r), s, jnp.nan) for r, s in zip(residuals, (low, high), strict=True))
     return Extremes(low, high, low_vector, high_vector, *residuals, products + 2)
 
 
@@ -249,7 +251,7 @@ def spectral_norm(
 def _measured_norm(forward, transpose, s, right, left, products) -> Norm:
     """A Norm with the residual computed from the vectors that are returned, at two more products."""
     residual = jnp.maximum(jnp.linalg.norm(forward(right) - s * left), jnp.linalg.norm(transpose(left) - s * right))
-    return Norm(s, right, left, residual, products + 2)
+    return Norm(jnp.where(jnp.isfinite(residual), s, jnp.nan), right, left, residual, products + 2)
 
 
 def _norm_restarted(forward, transpose, d, key, tol, steps, dtype, start) -> Norm:

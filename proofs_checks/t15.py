@@ -85,7 +85,9 @@ def check(instance: Instance, samples: int = 500, seed: int = 0) -> Outcome:
     if data["blind"]:
         starts[:, np.argmax(spectrum)] = 0.0
     seen = starts[:, np.argmax(spectrum)] ** 2 / (starts**2).sum(axis=1)
-    if abs(seen.mean() * spectrum.size - 1) > 6 * np.sqrt(2 / samples):  # a uniform start has mean 1/d in each direction
+    if abs(seen.mean() * spectrum.size - 1) > 6 * np.sqrt(
+        2 / samples
+    ):  # a uniform start has mean 1/d in each direction
         failed.append("uniform-start")
     values = np.asarray(ritz(jnp.asarray(spectrum), jnp.asarray(starts), data["steps"]))
     top = spectrum.max()
@@ -97,5 +99,7 @@ def check(instance: Instance, samples: int = 500, seed: int = 0) -> Outcome:
             worst = max(worst, frequency / stated if stated < 1 else 0.0)  # a probability of 1 promises nothing
     if worst > 1 or over > 1e-12:
         failed.append("claim")
-    detail = f"largest observed failure frequency is {worst:.3g} of the stated probability; over lambda_max by {over:.1e}"
+    detail = (
+        f"largest observed failure frequency is {worst:.3g} of the stated probability; over lambda_max by {over:.1e}"
+    )
     return Outcome(not failed, "sampled", samples, detail, tuple(failed), {"worst": worst, "over": over})

@@ -130,7 +130,7 @@ def _spread_of_solutions(f, rng, samples: int) -> float:
             r = target - f(y)
             d = jnp.linalg.solve(jax.jacfwd(f)(y), r)
             sizes = 0.5 ** jnp.arange(12.0)
-            trials = y + sizes[:, None] * d[None, :]
+            trials = y[None, :] + sizes[:, None] * d[None, :]
             norms = jax.vmap(lambda t: jnp.linalg.norm(target - f(t)))(trials)
             return trials[jnp.argmin(norms)]
 

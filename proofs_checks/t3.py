@@ -116,7 +116,7 @@ def window() -> bool:
 
 
 def check(instance: Instance, samples: int = 200, seed: int = 0) -> Outcome:
-    """kappa on a fine grid of the line; the a-priori and a-posteriori bounds along plain iterations."""
+    """kappa on a fine grid of the line (right to about 1e-7, hence the slack of 1e-6); the a-priori and a-posteriori bounds along plain iterations."""
     from fpjax.models import exact, mixture
 
     distance, sigma, rho = (instance.data[k] for k in ("distance", "sigma", "rho"))
@@ -126,7 +126,7 @@ def check(instance: Instance, samples: int = 200, seed: int = 0) -> Outcome:
     def d(y):
         return mixture.denoise(params, y, jnp.asarray(sigma), jnp.asarray(0))
 
-    grid = jnp.linspace(-4, 4, 20 * samples + 1)[:, None]
+    grid = jnp.linspace(-4, 4, 100 * samples + 1)[:, None]
     slope = jax.vmap(jax.jacfwd(d))(grid)[:, 0, 0]
     kappa = float((1 - rho) * jnp.abs(1 - slope).max())
     low, high = -rho / (1 - rho), (2 - rho) / (1 - rho)
@@ -136,7 +136,7 @@ def check(instance: Instance, samples: int = 200, seed: int = 0) -> Outcome:
     if not failed:
         worst = _worst_ratio(lambda y, t: t + (1 - rho) * (y - d(y)), kappa, samples, seed)
     agree = inside == (kappa < 1) and window()
-    if not agree or (not failed and worst > 1 + 1e-9):
+    if not agree or (not failed and worst > 1 + 1e-6):
         failed.append("claim")
     detail = (
         f"kappa {kappa:.4g}, spectrum {'inside' if inside else 'outside'} the window; error over its bound {worst:.4g}"

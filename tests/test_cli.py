@@ -46,7 +46,9 @@ def test_json_alone_goes_to_stdout(call):
 
 def test_require_decides_the_exit_code(call):
     assert call("audit", "digits-monotone", *SMALL, "--require", "uniqueness").exit_code == 0
-    failed = call("audit", "digits-monotone", *SMALL, "--require", "contraction")
+    failed = call(
+        "audit", "digits-monotone", "--steps", "5", "--images", "1", "--guidance", "1", "--require", "contraction"
+    )
     assert failed.exit_code == 1
     assert "contraction" in failed.stderr
 
