@@ -27,6 +27,7 @@ class Family(NamedTuple):
     y0: jax.Array
     truth: jax.Array
     unique: bool = True
+    bounded_below: bool = False  # T2's modulus is at least rho
 
     @property
     def n(self) -> int:
@@ -107,7 +108,7 @@ def _steps(name, den, sigmas, rhos, truths, conditions=None, guidance=None, uniq
     axes = Step(None, 0, 0, 0, 0, None if w is None else 0)  # pyright: ignore
     target = jax.jit(jax.vmap(F, in_axes=(0, axes)))(jnp.asarray(truths), p)
     p = p._replace(target=target, den=jax.tree.map(lambda a: jnp.broadcast_to(a, (n, *a.shape)), den))
-    return Family(name, G, p, target, jnp.asarray(truths), unique)
+    return Family(name, G, p, target, jnp.asarray(truths), unique, unique and den.facts.monotone)
 
 
 def inversion_steps(den, name, steps: int, images: int, *, guidance=None, unique=True, seed=0, skip=0) -> Family:

@@ -173,7 +173,8 @@ def implied_error(lane: Lane, goal: Goal):
     that the method proposes next. For plain iteration at rate q the former tends to twice residual/(1 - q).
     """
     known, measured = goal.modulus > 0, lane.ratio > 0
-    norm = lane.point.norm
+    # A residual cannot be told from one that is a rounding of y larger (T16), even if it is 0.
+    norm = lane.point.norm + 2 * jnp.finfo(lane.point.y.dtype).eps * norm2(lane.point.y)
     exact = norm / jnp.where(known, goal.modulus, jnp.ones_like(goal.modulus))
     seen = jnp.maximum(SAFETY * jnp.maximum(norm * lane.ratio, lane.reach), norm)
     codes = [jnp.where(goal.certified, Basis.CERTIFIED, Basis.ASSUMED), jnp.int32(Basis.MEASURED)]

@@ -1,0 +1,228 @@
+"""``python benchmarks/solvers.py [--quick] [--out DIR]``: evaluations that each solver needs to a true error of 1e-8.
+
+Every solver gets the same problems (benchmarks/zoo.py), start, precision (float64) and evaluation budget, and runs with
+tolerances 1e-7 to 1e-11 on its own residual rule; what counts is its cheapest run whose **true error** is at most 1e-8
+(where a problem may have several solutions: a residual of at most 1e-10 at another one). So no solver wins or loses by
+the meaning of its tolerance. A forward product counts 2 evaluations and a dense Jacobian 2d; ours are counted as made.
+
+Prints a table for each problem class and writes ``solvers.json`` and ``solvers.png``, a performance profile
+(Dolan & Moré 2002). A second pass asks fpjax for an error of 1e-8 by its own rule and counts answers labelled CONVERGED
+whose true error exceeds the error stated in the record.
+"""
+
+import argparse
+import functools
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+jax.config.update("jax_enable_x64", True)
+
+import zoo  # noqa: E402
+
+from fpjax.evidence import Exit  # noqa: E402
+from fpjax.solve import SOLVERS, solve  # noqa: E402
+
+WANTED = 1e-8
+LADDER = (1e-7, 1e-8, 1e-9, 1e-10, 1e-11)
+LIMIT = 500
+
+
+@functools.partial(jax.jit, static_argnames=("step", "solver"))
+def ours(step, solver, y0, params, tol):
+    s = jax.vmap(lambda y, p: solve(step, y, p, solver=solver, tol=tol, limit=LIMIT, stop="residual"))(y0, params)
+    return s.y, s.evaluations
+
+
+@functools.partial(jax.jit, static_argnames=("step", "solver"))
+def of_optimistix(step, solver, y0, params, tol):
+    import optimistix as optx
+
+    kinds = {"FixedPointIteration": optx.FixedPointIteration, "Newton": optx.Newton, "LM": optx.LevenbergMarquardt}
+
+    def one(y, p):
+        s = kinds[solver](rtol=tol, atol=tol, norm=optx.two_norm)
+        if solver == "FixedPointIteration":
+            out = optx.fixed_point(step, s, y, p, max_steps=LIMIT, throw=False)
+            return out.value, out.stats["num_steps"]
+        find = optx.root_find if solver == "Newton" else optx.least_squares
+        out = find(lambda y, p: step(y, p) - y, s, y, p, max_steps=60, throw=False)
+        return out.value, out.stats["num_steps"] * (1 + 2 * y.size)
+
+    return jax.lax.map(lambda a: one(*a), (y0, params)) if solver == "LM" else jax.vmap(one)(y0, params)
+
+
+@functools.partial(jax.jit, static_argnames=("step", "solver"))
+def of_jaxopt(step, solver, y0, params, tol):
+    import jaxopt
+
+    def one(y, p):
+        if solver == "Anderson":
+            s = jaxopt.AndersonAcceleration(step, history_size=5, maxiter=LIMIT, tol=tol, implicit_diff=False, jit=True)
+        else:
+            s = jaxopt.FixedPointIteration(step, maxiter=LIMIT, tol=tol, implicit_diff=False, jit=True)
+        out = s.run(y, p)
+        return out.params, out.state.iter_num
+
+    return jax.lax.map(lambda a: one(*a), (y0, params))  # one at a time: its linear solves are LAPACK calls
+
+
+def of_scipy(step, solver, y0, params, tol):
+    from scipy.optimize import root
+
+    residual = jax.jit(lambda y, p: step(y, p) - y)
+    values, counts = [], []
+    for i in range(y0.shape[0]):
+        p, count = jax.tree.map(lambda a, i=i: a[i], params), [0]
+
+        def f(v, p=p, count=count):
+            count[0] += 1
+            if count[0] > LIMIT:
+                raise StopIteration
+            return np.asarray(residual(jnp.asarray(v), p))
+
+        options = {"ftol": tol, "fatol": tol, "maxiter": LIMIT}
+        options.pop("ftol" if solver != "df-sane" else "maxiter")
+        if solver == "df-sane":
+            options |= {"maxfev": LIMIT, "ftol": 0.0}
+        try:
+            with np.errstate(all="ignore"):
+                x = root(f, np.asarray(y0[i]), method=solver, options=options).x
+        except (StopIteration, ValueError, FloatingPointError, ZeroDivisionError, np.linalg.LinAlgError):
+            x = np.full(y0[i].shape, np.nan)
+        values.append(np.asarray(x).reshape(y0[i].shape))
+        counts.append(count[0])
+    return np.stack(values), np.asarray(counts)
+
+
+CONTENDERS = {
+    "fpjax auto": (ours, "auto"),
+    "picard": (ours, "picard"),
+    "optimistix FixedPointIteration": (of_optimistix, "FixedPointIteration"),
+    "optimistix Newton": (of_optimistix, "Newton"),
+    "optimistix LevenbergMarquardt": (of_optimistix, "LM"),
+    "jaxopt FixedPointIteration": (of_jaxopt, "FixedPointIteration"),
+    "jaxopt AndersonAcceleration": (of_jaxopt, "Anderson"),
+    "scipy krylov": (of_scipy, "krylov"),
+    "scipy anderson": (of_scipy, "anderson"),
+    "scipy df-sane": (of_scipy, "df-sane"),
+}
+
+
+def right(family, y) -> np.ndarray:
+    """Whether each answer is the known solution, or, where there may be others, a solution."""
+    y = np.asarray(y)
+    good = np.linalg.norm((y - np.asarray(family.truth)).reshape(family.n, -1), axis=1) <= WANTED
+    if not family.unique:
+        image = jax.jit(jax.vmap(family.step))(jnp.asarray(y), family.params)
+        good |= np.linalg.norm((np.asarray(image) - y).reshape(family.n, -1), axis=1) <= 1e-10
+    return good
+
+
+def cheapest(family, run, solver) -> np.ndarray:
+    """Evaluations of the cheapest right run on each problem, infinite where there is none."""
+    best = np.full(family.n, np.inf)
+    for tol in LADDER:
+        y, count = run(family.step, solver, family.y0, family.params, tol)
+        best = np.where(right(family, y), np.minimum(best, np.asarray(count)), best)
+    return best
+
+
+@functools.partial(jax.jit, static_argnames=("step", "solver"))
+def by_own_rule(step, solver, y0, params, modulus):
+    return jax.vmap(lambda y, p, m: solve(step, y, p, solver=solver, tol=WANTED, limit=LIMIT, modulus=m))(
+        y0, params, modulus
+    )
+
+
+def labels(family, solver: str = "auto") -> dict[str, int]:
+    """Of answers labelled CONVERGED at a stated error of 1e-8: how many exceed it, and how many are wrong."""
+    modulus = family.params.rho if family.bounded_below else jnp.zeros(family.n)
+    s = by_own_rule(family.step, solver, family.y0, family.params, modulus)
+    error = np.linalg.norm(np.asarray(s.y - family.truth).reshape(family.n, -1), axis=1)
+    done = np.asarray(s.exit) == Exit.CONVERGED
+    other = ~np.isclose(error, 0, atol=1e-3) if not family.unique else np.zeros(family.n, bool)
+    over = done & ~other & (error > np.asarray(s.error) + 1e-13 * np.linalg.norm(np.asarray(family.truth)))
+    size = np.linalg.norm(np.asarray(family.truth).reshape(family.n, -1), axis=1)
+    wrong = done & ~other & (error > 1e-6 * size)
+    counts = np.asarray(s.evaluations)
+    return {
+        "converged": int(done.sum()),
+        "other_solution": int((done & other).sum()),
+        "over": int(over.sum()),
+        "wrong": int(wrong.sum()),
+        "evaluations": int(counts.sum()),
+    }
+
+
+def profile(costs: dict[str, np.ndarray], path: Path) -> None:
+    """The share of problems solved within a factor of the cheapest solver of each."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    best = np.min(np.stack(list(costs.values())), axis=0)
+    solvable = np.isfinite(best)
+    factors = np.geomspace(1, 100, 400)
+    figure, axes = plt.subplots(figsize=(8, 5))
+    for name, cost in costs.items():
+        ratio = cost[solvable] / best[solvable]
+        axes.step(factors, [(ratio <= f).mean() for f in factors], label=name, lw=2.5 if "fpjax" in name else 1.2)
+    axes.set(xscale="log", xlabel="evaluations over the fewest of all", ylabel="share of problems", ylim=(0, 1.02))
+    axes.legend(fontsize=7, loc="lower right")
+    axes.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+
+
+def summary(costs: dict[str, np.ndarray]) -> dict[str, float]:
+    """The figures of issue "solvers", lines 0 and 1."""
+    mine = costs["fpjax auto"]
+    peers = np.min(np.stack([c for n, c in costs.items() if n not in ("fpjax auto", "picard")]), axis=0)
+    best = np.minimum(mine, peers)
+    solvable, picard = np.isfinite(best), np.isfinite(costs["picard"])
+    return {
+        "problems": len(mine),
+        "solved_by_any": int(solvable.sum()),
+        "solved": int(np.isfinite(mine).sum()),
+        "peer_solved_and_auto_not": int((np.isfinite(peers) & ~np.isfinite(mine)).sum()),
+        "lowest_or_within_10_percent": float((mine[solvable] <= 1.1 * best[solvable]).mean()),
+        "median_ratio_to_picard": float(np.median((mine / costs["picard"])[picard])),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a third of the problems")
+    parser.add_argument("--out", type=Path, default=Path("."))
+    parser.add_argument("--only", nargs="*", default=list(CONTENDERS), help="contenders")
+    options = parser.parse_args()
+    costs: dict[str, list] = {name: [] for name in options.only}
+    told: dict[str, dict[str, int]] = {}
+    print(f"{'class':24s} " + " ".join(f"{name[-12:]:>14s}" for name in costs) + "   (median evaluations, failures)")
+    for family in zoo.families(options.quick):
+        row = []
+        for name in costs:
+            cost = cheapest(family, *CONTENDERS[name])
+            costs[name].append(cost)
+            middle = np.median(cost[np.isfinite(cost)]) if np.isfinite(cost).any() else np.nan
+            row.append(f"{middle:8.0f} ({np.isinf(cost).sum():3d})")
+        told[family.name] = labels(family)
+        print(f"{family.name:24s} " + " ".join(f"{c:>14s}" for c in row) + f"   own rule: {told[family.name]}", flush=True)
+    joined = {name: np.concatenate(c) for name, c in costs.items()}
+    total = {key: sum(t[key] for t in told.values()) for key in next(iter(told.values()))}
+    out = {"summary": summary(joined), "own_rule": total, "classes": told}
+    print(json.dumps(out["summary"], indent=1), json.dumps(total))
+    options.out.mkdir(parents=True, exist_ok=True)
+    raw = {name: [None if np.isinf(v) else int(v) for v in cost] for name, cost in joined.items()}
+    (options.out / "solvers.json").write_text(json.dumps(out | {"evaluations": raw}))
+    profile(joined, options.out / "solvers.png")
+
+
+if __name__ == "__main__":
+    assert set(SOLVERS) >= {"auto", "picard"}
+    main()
