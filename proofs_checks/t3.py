@@ -116,7 +116,7 @@ def window() -> bool:
 
 
 def check(instance: Instance, samples: int = 200, seed: int = 0) -> Outcome:
-    """kappa on a fine grid of the line (right to about 1e-7, hence the slack of 1e-6); the a-priori and a-posteriori bounds along plain iterations."""
+    """kappa on a fine grid (right to about 1e-7, hence the slack of 1e-6); both bounds along plain iterations."""
     from fpjax.models import exact, mixture
 
     distance, sigma, rho = (instance.data[k] for k in ("distance", "sigma", "rho"))

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from proofs_checks.base import Instance, Outcome, Statement
+from proofs_checks.base import Formal, Instance, Outcome, Statement
 
 statement = Statement(
     name="T6",
@@ -33,6 +33,41 @@ statement = Statement(
     claim="y* is the minimiser of a rho-strongly convex function, and relaxation with 2/(2·rho + (1 - rho)·Lambda) "
     "contracts with (1 - rho)·Lambda/(2·rho + (1 - rho)·Lambda)",
     source="Nesterov 2004, Theorem 2.1.15 at the two ends of the spectrum; THEORY T6",
+    formal=(
+        Formal(
+            "t6.v",
+            "t6_minimiser",
+            {
+                "Hrho": "0 <= rho <= 1",
+                "Hgradient": "forall u v, Phi u + ⟨D u, v [-] u⟩ <= Phi v",
+                "Hsolution": "rho [*] y [+] (1 - rho) [*] D y = y_s",
+            },
+        ),
+        Formal(
+            "t6.v",
+            "t6_solution",
+            {
+                "Hrho": "0 <= rho <= 1",
+                "HLambda": "0 <= Lambda",
+                "Hgradient": "forall u v, Phi u + ⟨D u, v [-] u⟩ <= Phi v",
+                "Hlipschitz": "forall u v, norm (D u [-] D v) <= Lambda * norm (u [-] v)",
+                "Hminimiser": "forall v, rho / 2 * norm y ^ 2 + (1 - rho) * Phi y - ⟨y_s, y⟩"
+                " <= rho / 2 * norm v ^ 2 + (1 - rho) * Phi v - ⟨y_s, v⟩",
+            },
+        ),
+        Formal(
+            "t6.v",
+            "t6_rate",
+            {
+                "Hrho": "0 < rho <= 1",
+                "HLambda": "0 <= Lambda",
+                "HJ": "forall y, filterdiff D (locally y) (J y)",
+                "Hsymmetric": "forall y u v, ⟨J y u, v⟩ = ⟨u, J y v⟩",
+                "Hlower": "forall y v, 0 <= ⟨J y v, v⟩",
+                "Hupper": "forall y v, ⟨J y v, v⟩ <= Lambda * norm v ^ 2",
+            },
+        ),
+    ),
 )
 
 POINTS = np.array([[-1.0, 0.2], [1.0, 0.0], [0.3, 0.8]])

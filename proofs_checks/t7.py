@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from proofs_checks.base import Instance, Outcome, Statement
+from proofs_checks.base import Formal, Instance, Outcome, Statement
 
 statement = Statement(
     name="T7",
@@ -27,6 +27,16 @@ statement = Statement(
     hypotheses={"contraction": "G contracts with kappa < 1 between the two paths"},
     claim="both losses fall by kappa; inter lags by log(|n|/|first step|)/log(1/kappa), within one iteration",
     source="Exploring Fixed Point in Image Editing (NeurIPS 2024), Figure 1, corrected; THEORY T7",
+    formal=(
+        Formal(
+            "t7.v",
+            "t7_rates",
+            {
+                "Hkappa": "0 <= kappa",
+                "Hf": "forall u v, norm (f u [-] f v) <= kappa * norm (u [-] v)",
+            },
+        ),
+    ),
 )
 
 LEVEL = 0.1  # a loss has settled below this, in the process's coordinates
@@ -93,7 +103,9 @@ def check(instance: Instance, samples: int = 200, seed: int = 0) -> Outcome:
         settle = [float(np.median(_crossing(loss))) for loss in (intra, inter)]
         lag, predicted = settle[1] - settle[0], float(np.median(expected))
         off = max(off, abs(lag - (predicted - 1)))
-        told.append(f"{steps} steps, step {index + 1}: {settle[0]:.1f} and {settle[1]:.1f}, lag {lag:.1f} ({predicted:.1f})")
+        told.append(
+            f"{steps} steps, step {index + 1}: {settle[0]:.1f} and {settle[1]:.1f}, lag {lag:.1f} ({predicted:.1f})"
+        )
         figures |= {f"{steps}/{index} intra": settle[0], f"{steps}/{index} inter": settle[1]}
     contraction = factor < 1
     failed = [
