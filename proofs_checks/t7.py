@@ -3,8 +3,8 @@
 **Statement.** Let G contract with kappa < 1, z_k = G^k(z_0) and zhat_k = G^k(z_0 + n). Then the intra-path loss
 |G(z_k) - z_k| is at most kappa^k·|first step| and the inter-path loss |G(z_k) - G(zhat_k)| at most kappa^(k+1)·|n|. Where
 both fall by exactly kappa, the inter-path loss reaches any level log(|n|/|first step|)/log(1/kappa) iterations after the
-intra-path loss, less the one that its definition is ahead by. The inter-path loss can refute uniqueness (two paths, two limits) and cannot
-prove it.
+intra-path loss, less the one that its definition is ahead by. The inter-path loss can refute uniqueness (two paths, two
+limits) and cannot prove it.
 
 **Proof.** G(z_k) - z_k = G(z_k) - G(z_{k-1}), so each loss falls by kappa an iteration, from |G(z_0) - z_0| and from
 |G(z_0) - G(z_0 + n)| <= kappa·|n|. Setting kappa^j·kappa·|n| = kappa^k·|first step| gives
