@@ -153,6 +153,8 @@ def audit(
             seed=seed,
             progress=tick,
         )
+    if precision is Precision.DOUBLE and 1.0 in weights:
+        prove(report, den, grid, x, labels if den.conditions else None, model, out)
     text = to_json(report)
     page = report.save(out)
     if as_json:
@@ -164,6 +166,28 @@ def audit(
     if missing:
         print(f"required, but not found to hold at every step: {', '.join(missing)}", file=sys.stderr)
         raise typer.Exit(1)
+
+
+def prove(report, den, grid, x, condition, model: str, out: Path, budget_s: float = 20.0) -> None:
+    """Writes the certificates that verify within a budget, and raises the verdicts that they settle."""
+    import numpy as np
+
+    from fpjax import certify
+    from fpjax.auditing import apply_structure
+    from fpjax.models import store
+
+    card = store.card_path(model)
+    few = x[:2].astype(np.float64)
+    # The structure certificate names its conditions, so it is made for all images; trajectories only for a few.
+    found = certify.audit_certificates(den, grid, None, condition, model=card, budget_s=budget_s)
+    some = None if condition is None else condition[: len(few)]
+    found += certify.audit_certificates(den, grid, few, some, model=card, budget_s=budget_s)[len(found) :]
+    for certificate, proved, image in found:
+        file = f"certificates/{proved.kind}{'' if image is None else f'-image-{image}'}.json"
+        certificate.save(out / file)
+        if proved.kind == "structure":
+            apply_structure(report, proved, file)
+        notes.print(f"certified: {proved.statement}", highlight=False, soft_wrap=True)
 
 
 def embedded_images(den, n: int, seed: int):
@@ -302,6 +326,63 @@ def invert(
     print(
         f"solved {int(solved.sum())} of {len(x)} images; round trip {error.max():.1e}; latent error bound {known}: {out}"
     )
+
+
+@app.command()
+@guarded
+def certify(
+    model: Model = "digits-monotone",
+    steps: Steps = 20,
+    guidance: Annotated[float, typer.Option(help="guidance weight")] = 1.0,
+    images: Images = 2,
+    process: Kind = ProcessKind.DDIM,
+    out: Annotated[Path, typer.Option(help="folder for the certificates")] = Path("certificates"),
+    seed: Seed = 0,
+) -> None:
+    """Prove what can be proved of inverting embedded images: existence, uniqueness and how near the latent is."""
+    use(Precision.DOUBLE)
+    import numpy as np
+
+    import fpjax
+    from fpjax.models import store
+
+    den = fpjax.load(model)
+    grid = fpjax.process.make(process.value, steps)
+    x, labels = embedded_images(den, images, seed)
+    condition = labels if den.conditions else None
+    fpjax.denoiser.check_guidance(den, guidance, condition is not None)
+    found = fpjax.certify.audit_certificates(
+        den, grid, x.astype(np.float64), condition, guidance, model=store.card_path(model), budget_s=60.0 * (images + 1)
+    )
+    for certificate, proved, image in found:
+        path = out / f"{proved.kind}{'' if image is None else f'-image-{image}'}.json"
+        certificate.save(path)
+        print(f"CERTIFIED {path}: {proved.statement}")
+    proved_images = sum(image is not None for *_, image in found)
+    print(f"{proved_images} of {images} images certified over the whole trajectory")
+
+
+@app.command()
+@guarded
+def check(
+    files: Annotated[list[Path], typer.Argument(help="certificates")],
+    model: Annotated[
+        str | None, typer.Option(help="the model they speak of; found among the embedded ones if left out")
+    ] = None,
+) -> None:
+    """Re-derive certificates from the weights with the independent kernel; exit 1 unless every one verifies."""
+    import fpjax
+
+    failed = 0
+    for file in files:
+        try:
+            proved = fpjax.certify.verify(file, model)
+            print(f"{proved.verdict} {file}: {proved.statement}")
+        except fpjax.certify.CertificateError as error:
+            failed += 1
+            print(f"REJECTED {file}: {error}", file=sys.stderr)
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()

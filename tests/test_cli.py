@@ -158,3 +158,26 @@ def test_as_a_real_process():
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("fpjax: unknown model 'nope'")
     assert not done.stdout
+
+
+def test_audit_certifies_what_the_kernel_proves(call, tmp_path):
+    """CERTIFIED comes with a file that the kernel accepts and, once altered, rejects."""
+    result = call("audit", "digits-monotone", *SMALL, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    rows = json.loads((tmp_path / "out" / "audit.json").read_text())["rows"]
+    settled = {r["question"] for r in rows if r["verdict"] == "CERTIFIED"}
+    assert settled == {"existence", "uniqueness"}
+    file = tmp_path / "out" / "certificates" / "structure.json"
+    assert call("check", file).exit_code == 0
+    file.write_text(file.read_text().replace("digits-monotone", "digits-plain"))
+    rejected = call("check", file)
+    assert rejected.exit_code == 1
+    assert "REJECTED" in rejected.stderr
+    assert "Traceback" not in rejected.output
+
+
+def test_the_ordinary_model_gets_no_structure_certificate(call, tmp_path):
+    result = call("audit", "digits-plain", *SMALL, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    rows = json.loads((tmp_path / "out" / "audit.json").read_text())["rows"]
+    assert all(r["verdict"] != "CERTIFIED" for r in rows)

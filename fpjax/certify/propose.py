@@ -87,7 +87,8 @@ def load_model(den_or_model) -> tuple[Path, kernel.Model]:
     Raises:
       FpjaxError: if it has no card, for instance a denoiser made from a Python function.
     """
-    name = getattr(den_or_model, "name", den_or_model)
+    # A path has a `name` too, which is not what is meant.
+    name = den_or_model if isinstance(den_or_model, str | Path) else den_or_model.name
     card = model_card(name)
     if not card.exists():
         raise FpjaxError(f"{name!s} has no model card, so nothing can be certified; give model=, the path of one")
