@@ -77,7 +77,9 @@ def check(instance: Instance, samples: int = 200, seed: int = 0) -> Outcome:
         norms, size = anderson(lambda y, a=a, s=star: s + a @ (np.tanh(y) - np.tanh(s)), star + 0.01, DEPTH, ITERATIONS)
         overall = max(overall, float((norms[-1] / norms[0]) ** (1 / (ITERATIONS - 1))))
         largest = max(largest, size)
-        s = solve(_affine, jnp.zeros(DIMENSION), (jnp.asarray(a), jnp.asarray(b)), solver="anderson", tol=1e-9, limit=400)
+        s = solve(
+            _affine, jnp.zeros(DIMENSION), (jnp.asarray(a), jnp.asarray(b)), solver="anderson", tol=1e-9, limit=400
+        )
         lost += int(s.exit) != Exit.CONVERGED
     failed = [
         *(["contraction"] if not kappa < 1 else []),
