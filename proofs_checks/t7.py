@@ -35,16 +35,17 @@ ITERATIONS = 40
 
 def instance() -> Instance:
     """A trained network at small noise in 20 steps, and at larger noise in 5 and 10."""
-    return Instance({"model": "digits-plain", "steps": ((20, 1), (5, 1), (10, 4), (10, 9)), "guidance": None})
+    return Instance({"model": "digits-plain", "steps": ((20, 1), (5, 1), (10, 4), (10, 9))})
 
 
 def broken_instance() -> Instance:
     """The monotone model's lowest noise levels, where its Jacobian is far beyond contraction."""
-    return Instance({"model": "digits-monotone", "steps": ((2, 0), (5, 0), (10, 0), (10, 1)), "guidance": None}, violates="contraction")
+    steps = ((2, 0), (5, 0), (10, 0), (10, 1))
+    return Instance({"model": "digits-monotone", "steps": steps}, violates="contraction")
 
 
 def losses(model: str, steps: int, index: int, images: int, seed: int):
-    """Intra and inter losses (iterations, images) and |n| (images,) in z; G's Jacobians where the paths end (·, d, d)."""
+    """Intra and inter losses (iterations, images) and |n| (images,) in z; G's Jacobians at y* and the ends (·, d, d)."""
     import fpjax
     from fpjax import process
     from fpjax.step import F, G, Step
@@ -77,7 +78,7 @@ def losses(model: str, steps: int, index: int, images: int, seed: int):
 
         (a, b), out = jax.lax.scan(move, (target, target + n), None, length=ITERATIONS)
         size = y[0].size
-        slopes = [jax.vmap(jax.jacfwd(lambda v, t, c: G(v, step(v, t, c))))(w, target, conditions) for w in (a, b)]
+        slopes = [jax.vmap(jax.jacfwd(lambda v, t, c: G(v, step(v, t, c))))(w, target, conditions) for w in (y, a, b)]
         return (*out, norm(n), jnp.stack(slopes).reshape(-1, size, size))
 
     return tuple(np.asarray(v) for v in iterate(y, n))
