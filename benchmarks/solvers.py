@@ -212,7 +212,9 @@ def main() -> None:
             middle = np.median(cost[np.isfinite(cost)]) if np.isfinite(cost).any() else np.nan
             row.append(f"{middle:8.0f} ({np.isinf(cost).sum():3d})")
         told[family.name] = labels(family)
-        print(f"{family.name:24s} " + " ".join(f"{c:>14s}" for c in row) + f"   own rule: {told[family.name]}", flush=True)
+        print(
+            f"{family.name:24s} " + " ".join(f"{c:>14s}" for c in row) + f"   own rule: {told[family.name]}", flush=True
+        )
     joined = {name: np.concatenate(c) for name, c in costs.items()}
     total = {key: sum(t[key] for t in told.values()) for key in next(iter(told.values()))}
     out = {"summary": summary(joined), "own_rule": total, "classes": told}

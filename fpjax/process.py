@@ -268,3 +268,10 @@ def make(kind: str, steps: int, **options) -> Process:
 def _check_steps(steps) -> None:
     if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1:
         raise FpjaxError(f"steps must be a whole number, at least 1, got {steps!r}")
+
+
+def adapt(den, **options) -> Process:
+    """The shortest grid with a wanted contraction factor for this denoiser (T12); see :func:`fpjax.adapting.adapt`."""
+    from fpjax.adapting import adapt as adapted  # looks at denoisers, so it stands below this file
+
+    return adapted(den, **options)

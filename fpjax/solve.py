@@ -347,7 +347,7 @@ def adjoint(step, y, params, v, goal: Goal):
     tight = jnp.asarray(8 * float(jnp.finfo(y.dtype).eps), y.dtype)
     inner = goal._replace(tol=tight, limit=jnp.maximum(goal.limit, 200), on_error=jnp.zeros_like(goal.on_error))
     solution = _run(
-        _transposed, "auto", v / scale, _Transposed(jax.tree_util.Partial(step), y, params, v / scale), inner
+        _transposed, ("auto", DEPTH), v / scale, _Transposed(jax.tree_util.Partial(step), y, params, v / scale), inner
     )
     return scale * solution.y
 

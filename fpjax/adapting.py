@@ -1,0 +1,142 @@
+"""Grids that suit a denoiser: the fewest steps with a wanted contraction factor (T12), and the best for a budget of calls.
+
+In this room: measuring K(sigma) = sup ||I - J_D|| at sample points, the greedy grid, a search over wanted factors. K is
+SAMPLED: a lower estimate of the supremum, so the factor is met at the points looked at and may be exceeded elsewhere.
+Not in this room: grids that do not look at the denoiser (process).
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fpjax import process
+from fpjax.denoiser import Denoiser, evaluate
+from fpjax.evidence import FpjaxError
+from fpjax.jacobian import spectrum
+from fpjax.process import Process
+from fpjax.trajectory import invert, prepare, round_trip
+
+LEVELS = 24  # noise levels at which K is measured; in between it is interpolated in log sigma
+MOST = 2000  # the longest grid
+
+
+def departures(den: Denoiser, images, sigmas, *, condition=None, guidance: float = 1.0, seed: int = 0) -> np.ndarray:
+    """K(sigma) = the largest ||I - J_D|| over the noised images, shape (len(sigmas),): a lower estimate of the supremum.
+
+    Raises:
+      FpjaxError: for bad input; see :func:`fpjax.trajectory.prepare`.
+    """
+    x = prepare(den, images, condition, guidance)
+    dtype = x.z.dtype
+
+    @jax.jit
+    def at(sigma, key):
+        noise = jax.random.normal(key, x.z.shape, dtype)
+
+        def one(y, c):
+            return spectrum(_guided, y, (x.den, sigma, c, x.guidance), key, tol=1e-3).departure.value
+
+        return jnp.max(jax.vmap(one)(x.z + sigma * noise, x.condition))
+
+    keys = jax.random.split(jax.random.key(seed), len(sigmas))
+    return np.asarray([float(at(jnp.asarray(s, dtype), k)) for s, k in zip(sigmas, keys, strict=True)])
+
+
+def _guided(y, p):
+    den, sigma, c, guidance = p
+    return evaluate(den, y, sigma, c, guidance)
+
+
+def greedy(sigma_min: float, sigma_max: float, rate: float, bound: Callable) -> np.ndarray:
+    """T12's shortest grid with (1 - rho)·K(sigma) <= rate: every level as large as that allows.
+
+    Args:
+      bound: K as a function of an array of levels.
+
+    Raises:
+      FpjaxError: if it needs more than 2,000 steps.
+    """
+    levels, fine = [sigma_min], np.geomspace(sigma_min, sigma_max, 20001)
+    k = bound(fine)
+    while levels[-1] < sigma_max:
+        allowed = fine[(fine > levels[-1] * (1 + 1e-12)) & ((1 - levels[-1] / fine) * k <= rate)]
+        if len(allowed) == 0 or len(levels) > MOST:
+            raise FpjaxError(
+                f"a factor of {rate} needs more than {MOST} steps from {sigma_min:g} on; ask for a larger one"
+            )
+        levels.append(float(allowed[-1]))
+    return np.asarray(levels)
+
+
+def adapt(
+    den: Denoiser,
+    *,
+    images,
+    condition=None,
+    guidance: float = 1.0,
+    target_rate: float = 0.5,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+    kind: str = "ddim",
+    seed: int = 0,
+) -> Process:
+    """The shortest grid on which plain iteration contracts by ``target_rate`` as far as K(sigma) was measured (T12).
+
+    Args:
+      images: (n, *shape) clean images at which K is measured, noised to each level.
+      target_rate: wanted (1 - rho)·K, above 0.
+      sigma_min, sigma_max: the ends; those of the linear DDPM schedule if left out.
+      kind: whose coordinates z the process has.
+
+    Raises:
+      FpjaxError: for a rate that is not positive, levels that do not increase, or a grid beyond 2,000 steps.
+    """
+    ends = process.ddim(2).sigmas
+    low, high = sigma_min or float(ends[0]), sigma_max or float(ends[-1])
+    if not (0 < low < high < float("inf") and 0 < target_rate < float("inf")):
+        raise FpjaxError("adapt needs 0 < sigma_min < sigma_max and a positive target_rate")
+    nodes = np.geomspace(low, high, LEVELS)
+    k = departures(den, images, nodes, condition=condition, guidance=guidance, seed=seed)
+    return process.from_sigmas(greedy(low, high, target_rate, _interpolated(nodes, k)), kind)
+
+
+def _interpolated(nodes, k) -> Callable:
+    return lambda sigma: np.interp(np.log(sigma), np.log(nodes), k)
+
+
+def budget(
+    den: Denoiser,
+    calls: float,
+    *,
+    images,
+    condition=None,
+    guidance: float = 1.0,
+    rates=(0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0),
+    kind: str = "ddim",
+    tol: float = 1e-8,
+    seed: int = 0,
+) -> tuple[Process, list[dict]]:
+    """The adapted grid with the least round-trip error whose mean network evaluations per image are at most ``calls``.
+
+    Returns:
+      The grid and what was tried: rate, steps, evaluations per image, largest round-trip error, share solved.
+
+    Raises:
+      FpjaxError: if no grid tried stays within the budget.
+    """
+    tried, grids = [], []
+    for rate in rates:
+        grid = adapt(den, images=images, condition=condition, guidance=guidance, target_rate=rate, kind=kind, seed=seed)
+        inv = invert(den, images, grid, condition=condition, guidance=guidance, tol=tol)
+        error = float(round_trip(den, images, grid, inv, condition=condition, guidance=guidance).max())
+        spent = float(np.asarray(inv.evaluations).sum(axis=1).mean())
+        share = float(inv.solved[:, -1].mean())
+        tried.append({"rate": rate, "steps": grid.steps, "evaluations": spent, "round_trip": error, "solved": share})
+        grids.append(grid)
+    allowed = [i for i, row in enumerate(tried) if row["evaluations"] <= calls and np.isfinite(row["round_trip"])]
+    if not allowed:
+        least = min(row["evaluations"] for row in tried)
+        raise FpjaxError(f"no grid tried needs at most {calls:g} evaluations an image; the cheapest needs {least:.0f}")
+    return grids[min(allowed, key=lambda i: tried[i]["round_trip"])], tried

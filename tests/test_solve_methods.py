@@ -1,0 +1,136 @@
+"""State machines: one evaluation an iteration, honest errors, implicit derivatives; secant algebra against least squares."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fpjax import secants
+from fpjax.evidence import Basis, Exit, FpjaxError
+from fpjax.solve import check_solver, solve
+
+
+def affine(y, p):
+    a, b = p
+    return a @ y + b
+
+
+def wave(y, p):
+    a, b = p
+    return a @ jnp.tanh(y) + b
+
+
+def symmetric(rng, eigenvalues):
+    q = np.linalg.qr(rng.normal(size=(len(eigenvalues),) * 2))[0]
+    return q @ np.diag(eigenvalues) @ q.T
+
+
+def test_secants_are_least_squares_over_the_newest_pairs():
+    rng = np.random.default_rng(0)
+    for depth in (5, 11):  # one below and one above the depth that is written out
+        pairs, seen = secants.empty(depth, jnp.zeros(17)), []
+        for k in range(2 * depth + 1):
+            dy, dr, r = (jnp.asarray(v) for v in rng.normal(size=(3, 17)))
+            slot = jnp.int32(k % depth)
+            pairs = secants.push(pairs, slot, dy, dr, jnp.linalg.norm(dr), jnp.bool_(True))
+            seen = [*seen, np.asarray(dr)][-depth:]
+            left = r - secants.coefficients(pairs, slot, r) @ pairs.dr
+            basis = np.stack(seen).T
+            assert np.allclose(left, r - basis @ np.linalg.lstsq(basis, r, rcond=None)[0], atol=1e-9)
+
+
+def test_lanes_of_secants_are_the_lanes_alone():
+    rng = np.random.default_rng(1)
+    tables = rng.normal(size=(4, 6, 9))
+    gram = jnp.asarray(tables @ np.swapaxes(tables, 1, 2))
+    b = jnp.asarray(rng.normal(size=(4, 6, 1)))
+    full, valid = jnp.concatenate([gram, b], axis=2), jnp.asarray(rng.random((4, 6)) < 0.7)
+    together = jax.vmap(secants._eliminate)(full, valid)
+    for i in range(4):
+        assert np.allclose(together[i], secants._eliminate(full[i], valid[i]), rtol=1e-12)
+        keep = np.asarray(valid[i])
+        assert np.allclose(together[i][keep], np.linalg.solve(np.asarray(gram[i])[np.ix_(keep, keep)], b[i, keep, 0]))
+
+
+def test_a_dependent_pair_is_left_out():
+    pairs = secants.empty(3, jnp.zeros(2))
+    for k in range(3):
+        dr = jnp.asarray([1.0 + k, 0.0])
+        pairs = secants.push(pairs, jnp.int32(k), dr, dr, jnp.linalg.norm(dr), jnp.bool_(True))
+    gamma = secants.coefficients(pairs, jnp.int32(2), jnp.asarray([2.0, 1.0]))
+    assert np.allclose(gamma, [0, 0, 2])
+
+
+def test_beyond_contraction():
+    """Symmetric positive definite, condition 60: plain iteration diverges, the others arrive."""
+    rng = np.random.default_rng(2)
+    p = (jnp.asarray(np.eye(20) - symmetric(rng, np.geomspace(0.5, 30, 20))), jnp.asarray(rng.normal(size=20)))
+    truth = np.linalg.solve(np.eye(20) - np.asarray(p[0]), p[1])
+    assert int(solve(affine, jnp.zeros(20), p, solver="picard").exit) == Exit.DIVERGED
+    for solver in ("anderson", "newton_krylov", "auto"):
+        s = solve(affine, jnp.zeros(20), p, solver=solver, tol=1e-9)
+        assert int(s.exit) == Exit.CONVERGED
+        assert np.linalg.norm(s.y - truth) <= float(s.error)
+        assert int(s.evaluations) < 120
+
+
+def test_stated_errors_contain_the_true_one():
+    """Sixty maps, near-singular ones among them: nothing labelled CONVERGED is further off than its record says."""
+    rng = np.random.default_rng(3)
+    top = 1 - 10 ** -rng.uniform(0.1, 4, 60)
+    a = jnp.asarray(np.stack([symmetric(rng, np.r_[t, rng.uniform(-0.9, 0.5, 9)]) for t in top]))
+    b = jnp.asarray(rng.normal(size=(60, 10)))
+    truth = np.linalg.solve(np.eye(10) - np.asarray(a), np.asarray(b)[..., None])[..., 0]
+    for solver in ("picard", "auto"):
+        s = jax.vmap(lambda a, b, m=solver: solve(affine, jnp.zeros(10), (a, b), solver=m, tol=1e-8, limit=400))(a, b)
+        done = np.asarray(s.exit) == Exit.CONVERGED
+        error = np.linalg.norm(np.asarray(s.y) - truth, axis=1)
+        assert done.sum() >= (60 if solver == "auto" else 15)
+        assert (error[done] <= np.asarray(s.error)[done]).all()
+        assert (np.asarray(s.basis)[done] == Basis.MEASURED).all()
+
+
+def test_a_known_modulus_is_used_and_named():
+    p = (0.9 * jnp.eye(3), jnp.ones(3))
+    for certified, basis in ((False, Basis.ASSUMED), (True, Basis.CERTIFIED)):
+        s = solve(affine, jnp.zeros(3), p, solver="picard", tol=1e-6, modulus=0.1, certified=certified, limit=400)
+        assert int(s.exit) == Exit.CONVERGED
+        assert int(s.basis) == basis
+        assert float(s.residual) <= 1e-7
+        assert np.linalg.norm(np.asarray(s.y) - 10) <= float(s.error) <= 1e-6
+    loose = solve(affine, jnp.zeros(3), p, solver="picard", tol=1e-6, stop="residual", limit=400)
+    assert 5e-7 < float(loose.residual) <= 1e-6
+
+
+def test_newton_is_called_in_and_says_why():
+    a = jnp.asarray([[0.0, -1.0], [1.0, 0.0]])
+    s = solve(affine, jnp.zeros(2), (jnp.eye(2) + 0.999 * a, jnp.asarray([1.0, 0.0])), tol=1e-9)
+    assert int(s.exit) == Exit.CONVERGED
+    assert int(s.evaluations) < 20
+    assert int(s.newton) == 0 or int(s.reason) in (1, 2)
+
+
+def test_failing_is_cheap():
+    """y -> y + 1 + y² has no fixed point."""
+    s = solve(lambda y, p: y + p + y**2, jnp.ones(3), jnp.ones(3), limit=1000)
+    assert int(s.exit) == Exit.STALLED
+    assert int(s.evaluations) <= 250
+
+
+def test_implicit_gradients_agree_with_differences():
+    rng = np.random.default_rng(4)
+    a, b = jnp.asarray(0.8 * rng.normal(size=(6, 6)) / 6**0.5), jnp.asarray(rng.normal(size=6))
+    w = jnp.asarray(rng.normal(size=6))
+
+    def loss(b):
+        return w @ solve(wave, jnp.zeros(6), (a, b), tol=1e-13).y
+
+    gradient = jax.grad(loss)(b)
+    h = 1e-5
+    numeric = [(loss(b + h * e) - loss(b - h * e)) / (2 * h) for e in jnp.eye(6)]
+    assert np.allclose(gradient, jnp.stack(numeric), rtol=0, atol=1e-8)
+
+
+def test_bad_stopping_rule():
+    with pytest.raises(FpjaxError):
+        check_solver("auto", 1e-8, 10, "never")

@@ -1,0 +1,102 @@
+"""The two layouts give the same answers; starting points, derivatives through trajectories, adapted grids."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fpjax
+from fpjax import process
+from fpjax.adapting import greedy
+from fpjax.evidence import FpjaxError
+from fpjax.lanes import extrapolation_weights
+from fpjax.models import exact
+
+
+def mixture(seed=0):
+    return exact.mixture(np.random.default_rng(seed).normal(size=(6, 5)), 0.3)
+
+
+def test_layouts_agree_and_lanes_need_fewer_calls():
+    den, grid = mixture(), process.ddim(8)
+    x = np.random.default_rng(0).normal(size=(16, 5))
+    a, b = (fpjax.invert(den, x, grid, tol=1e-11, layout=layout) for layout in ("lanes", "scan"))
+    assert a.solved.all()
+    assert np.allclose(a.latent, b.latent, rtol=0, atol=1e-8)
+    assert np.allclose(a.path, b.path, rtol=0, atol=1e-8)
+    assert int(a.calls) <= int(b.calls)
+    assert int(a.calls) >= int(np.asarray(a.evaluations).sum(axis=1).max())
+    bare = fpjax.invert(den, x, grid, tol=1e-11, history=False)
+    assert bare.path is None
+    assert np.array_equal(bare.latent, a.latent)
+
+
+def test_extrapolation_is_exact_for_polynomials_in_log_sigma():
+    sigmas = np.geomspace(0.1, 10, 8) * np.linspace(1, 1.3, 8)
+    u = np.log(sigmas[1:])
+    for order in (1, 2, 3):
+        weights = extrapolation_weights(sigmas, order)
+        values = u ** (order - 1) + 1
+        for i in range(order, 7):
+            known = [values[i - 1 - j] if i - 1 - j >= 0 else 0.0 for j in range(3)]
+            assert np.isclose(weights[i] @ known, values[i])
+    assert not extrapolation_weights(sigmas, 0).any()
+
+
+def test_predicted_starts_save_evaluations():
+    den, grid = mixture(), process.ddim(30)
+    x = np.random.default_rng(1).normal(size=(8, 5))
+    naive, predicted = (fpjax.invert(den, x, grid, order=order) for order in (0, 2))
+    assert np.asarray(predicted.evaluations).sum() < np.asarray(naive.evaluations).sum()
+    assert np.allclose(naive.latent, predicted.latent, atol=1e-4)
+
+
+@pytest.mark.parametrize("layout", ["lanes", "scan"])
+def test_gradients_through_a_trajectory(layout):
+    den, grid = mixture().astype(jnp.float64), process.ddim(3)
+    x = jnp.asarray(np.random.default_rng(2).normal(size=(2, 5)))
+    w = jnp.asarray(np.random.default_rng(3).normal(size=(2, 5)))
+
+    def loss(x, den=den):
+        return jnp.sum(w * fpjax.invert(den, x, grid, tol=1e-13, layout=layout).latent)
+
+    gradient = jax.grad(loss)(x)
+    h = 1e-5
+    for i, j in ((0, 0), (1, 3)):
+        e = jnp.zeros_like(x).at[i, j].set(h)
+        assert float(gradient[i, j]) == pytest.approx(float((loss(x + e) - loss(x - e)) / (2 * h)), abs=1e-6)
+
+
+def test_gradients_in_the_parameters():
+    den, grid = mixture().astype(jnp.float64), process.ddim(2)
+    x = jnp.asarray(np.random.default_rng(4).normal(size=(2, 5)))
+
+    def loss(shift):
+        moved = den.params | {"means": den.params["means"] + shift}
+        return jnp.sum(fpjax.invert(type(den)(moved, den.fn, den.shape), x, grid, tol=1e-13).latent ** 2)
+
+    h = 1e-5
+    numeric = (loss(jnp.asarray(h)) - loss(jnp.asarray(-h))) / (2 * h)
+    assert float(jax.grad(loss)(jnp.asarray(0.0))) == pytest.approx(float(numeric), rel=1e-6)
+
+
+def test_greedy_grid_has_the_length_of_t12():
+    levels = greedy(0.002, 80.0, 0.5, lambda s: np.full_like(s, 1.3))
+    assert len(levels) - 1 in (22, 23)  # 22 by the formula; the list of levels is finite
+    assert ((1 - levels[:-1] / levels[1:]) * 1.3 <= 0.5 + 1e-12).all()
+
+
+def test_adapted_grid_contracts():
+    den = mixture()
+    x = np.asarray(den.params["means"])[:4]  # where the data are, so that K is measured where the path goes
+    grid = process.adapt(den, images=x, target_rate=0.5, sigma_min=0.5, sigma_max=20.0)
+    inv = fpjax.invert(den, x, grid, solver="picard", tol=1e-9)
+    assert inv.solved.all()
+    with pytest.raises(FpjaxError):
+        process.adapt(den, images=x, target_rate=0.0)
+
+
+def test_bad_options():
+    for options in ({"layout": "spiral"}, {"order": 4}, {"stop": "never"}):
+        with pytest.raises(FpjaxError):
+            fpjax.invert(mixture(), np.zeros((1, 5)), process.ddim(2), **options)
