@@ -68,11 +68,15 @@ def audit() -> dict:
     from fpjax.models.convolutional import convolutional
     from fpjax.process import from_sigmas
 
-    den = convolutional()
+    def tell(done: int, total: int, what: str) -> None:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(f"{done} of {total} {what}: peak so far {peak:.2f} GiB", file=sys.stderr, flush=True)
+
+    den = convolutional(width=4, depth=1)
     image = 0.5 * jax.random.normal(jax.random.key(1), (1, *den.shape), jnp.float32)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     start = time.perf_counter()
-    report = fpjax.audit(den, from_sigmas([0.3, 0.5]), images=image)
+    report = fpjax.audit(den, from_sigmas([0.3, 0.5]), images=image, progress=tell)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     rows = [{k: row[k] for k in ("question", "verdict", "value", "detail")} for row in report.table]
     return {"GiB_before": before, "GiB_peak": peak, "limit": LIMIT_GIB, "s": time.perf_counter() - start, "rows": rows}

@@ -88,7 +88,7 @@ def _orthogonalise(w, basis):
 def _unit(w, fallback):
     """w/|w| and |w|; a fresh direction and 0 where w is rounding noise, so that a defective start is no breakdown."""
     norm = jnp.linalg.norm(w)
-    safe = norm > 0
+    safe = norm != 0  # NaN goes on as NaN
     return jnp.where(safe, w / jnp.where(safe, norm, jnp.ones_like(norm)), fallback), norm
 
 
@@ -101,7 +101,7 @@ def _fresh(key, j, basis):
 
 MOST = 256  # Lanczos vectors kept unless the caller asks for more: memory is this many points
 CHUNK = 16  # iterations between two tests of convergence
-FULL_BYTES = 8 * 2**20  # a full basis larger than this, for one point, is replaced by a restarted one
+FULL_BYTES = 2**20  # a full basis larger than this, for one point, is replaced by a restarted one
 
 
 def _drive(body: Callable, tested: Callable, carry, m: int):
@@ -134,7 +134,7 @@ def _remainder(w, basis, eps):
     """w orthogonalised against the basis; exactly 0 where only rounding is left (an invariant subspace)."""
     size = jnp.linalg.norm(w)
     w = _orthogonalise(w, basis)
-    return jnp.where(jnp.linalg.norm(w) > 10 * eps * size, w, jnp.zeros_like(w))
+    return jnp.where(jnp.linalg.norm(w) <= 10 * eps * size, jnp.zeros_like(w), w)  # NaN is not rounding
 
 
 def extreme_eigenvalues(
@@ -168,7 +168,8 @@ def extreme_eigenvalues(
         # Only if all entries agree can the vector live in unused rows: then every used row is an eigenvector too.
         vectors = [_used(pair.vector, used) for pair in pairs]
         residuals = [jnp.abs(beta[j - 1] * v[j - 1]) for v in vectors]
-        return *[tridiagonal.Pair(p.value, v) for p, v in zip(pairs, vectors, strict=True)], *residuals
+        low, high = (tridiagonal.Pair(p.value, v) for p, v in zip(pairs, vectors, strict=True))
+        return low, high, residuals[0], residuals[1]
 
     def body(carry, j):
         basis, alpha, beta = carry
@@ -178,10 +179,11 @@ def extreme_eigenvalues(
         return basis.at[j + 1].set(unit), alpha.at[j].set(a), beta.at[j].set(b)
 
     def tested(carry, j):
-        low, high, low_residual, high_residual = ritz(*carry[1:], j)
+        _, alpha, beta = carry
+        low, high, low_residual, high_residual = ritz(alpha, beta, j)
         scale = jnp.maximum(jnp.abs(low.value), jnp.abs(high.value))
         # beta = 0 after one invariant subspace proves nothing about the others.
-        done = (carry[2][j - 1] > 0) & (low_residual <= tol * scale) & (high_residual <= tol * scale)
+        done = (beta[j - 1] > 0) & (low_residual <= tol * scale) & (high_residual <= tol * scale)
         return done, (low, high)
 
     zeros = jnp.zeros(m, dtype)
@@ -201,7 +203,7 @@ def _measured(operator, low, high, low_vector, high_vector, products) -> Extreme
     residuals = [jnp.linalg.norm(operator(v) - s * v) for s, v in ((low, low_vector), (high, high_vector))]
     # Sturm counts turn NaN into some finite number; a value whose residual is not finite must not look like one.
     low, high = (jnp.where(jnp.isfinite(r), s, jnp.nan) for r, s in zip(residuals, (low, high), strict=True))
-    return Extremes(low, high, low_vector, high_vector, *residuals, products + 2)
+    return Extremes(low, high, low_vector, high_vector, residuals[0], residuals[1], products + 2)
 
 
 def _extremes_restarted(operator, d, key, tol, steps, dtype, start) -> Extremes:
@@ -240,8 +242,9 @@ def spectral_norm(
         return s, v, u, jnp.abs(beta[j - 1] * u[j - 1])
 
     def tested(carry, j):
-        s, v, u, residual = top(*carry[2:], j)
-        return (carry[3][j - 1] > 0) & (residual <= tol * s), (s, v, u)
+        _, _, alpha, beta = carry
+        s, v, u, residual = top(alpha, beta, j)
+        return (beta[j - 1] > 0) & (residual <= tol * s), (s, v, u)
 
     zeros = jnp.zeros(m, dtype)
     carry, j, (s, v, u) = _drive(body, tested, (right, jnp.zeros((m, d), dtype), zeros, zeros), m)

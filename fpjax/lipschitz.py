@@ -38,7 +38,7 @@ def _measure(den: Denoiser, x, condition, sigma, guidance, key, guided: bool):
         p = Step(den, sigma, jnp.zeros_like(sigma), jnp.zeros_like(image), c, guidance if guided else None)
         s = spectrum(denoised, y, p, start, tol=TOL)
         values = jnp.stack([s.norm.value, s.departure.value, s.symmetric.low, s.asymmetry.value])
-        scale = jnp.maximum(s.norm.value, jnp.finfo(y.dtype).tiny)
+        scale = jnp.maximum(s.norm.value, s.departure.value)  # at least 1/2: they add up to 1 or more
         residual = jnp.stack([s.norm.residual, s.departure.residual, s.symmetric.low_residual])
         return values, jnp.max(residual) / scale
 
@@ -178,9 +178,11 @@ def _heat(curve) -> dict[str, Any]:
     cell: dict[str, Any] = {"steps": curve["steps"], "guidance": curve["guidance"]}
     for name, quantile, pick in (("kappa", "q100", np.argmax), ("modulus", "q0", np.argmin)):
         values = np.asarray([point[name][quantile] for point in curve["points"]], np.float64)
-        finite = bool(np.isfinite(values).all())
-        worst = int(pick(values)) if finite else None
-        cell |= {name: float(values[worst]) if finite else None, f"{name}_step": worst + 1 if finite else None}
+        if np.isfinite(values).all():
+            worst = int(pick(values))
+            cell |= {name: float(values[worst]), f"{name}_step": worst + 1}
+        else:
+            cell |= {name: None, f"{name}_step": None}
     return cell
 
 

@@ -74,7 +74,7 @@ def _grow(function, points, params, keys, state: _Arnoldi, live, axes) -> _Arnol
             again = s.basis @ w
             w = w - again @ s.basis
             b = jnp.linalg.norm(w)
-            b = jnp.where(b > 10 * eps * size, b, jnp.zeros_like(b))
+            b = jnp.where(b <= 10 * eps * size, jnp.zeros_like(b), b)
             fresh = jax.random.normal(jax.random.fold_in(key, s.j), w.shape, w.dtype)
             for _ in range(2):
                 fresh = fresh - (s.basis @ fresh) @ s.basis
@@ -130,7 +130,7 @@ def _top(hessenberg, j: int, d: int, tol: float, eps: float):
     h = hessenberg[:j, :j]
     if not np.isfinite(h).all():
         return (np.nan, np.nan, np.nan), True
-    values, left, right = scipy.linalg.eig(h, left=True, right=True)
+    values, left, right = scipy.linalg.eig(h, left=True, right=True)  # pyright: ignore[reportAssignmentType]
     top = int(np.argmax(np.abs(values)))
     b = abs(hessenberg[j, j - 1])
     residual = float(b * abs(right[j - 1, top])) if j < d else 0.0

@@ -15,7 +15,7 @@ import numpy as np
 
 BASIS = 20  # vectors of the basis; one more is held for the residual
 KEPT = 6  # Ritz vectors that survive a restart
-SWEEPS = 8  # Jacobi sweeps: quadratic convergence reaches rounding in about six for matrices of this size
+SWEEPS = 8  # most Jacobi sweeps: quadratic convergence reaches rounding in about six for matrices of this size
 
 
 class Ends(NamedTuple):
@@ -51,7 +51,7 @@ def symmetric_eigh(a):
     n = a.shape[0]
     even = n + n % 2
     size = jnp.max(jnp.abs(a))
-    scale = jnp.where(size > 0, size, jnp.ones_like(size))
+    scale = jnp.where(size == 0, jnp.ones_like(size), size)  # NaN makes every entry NaN
     # An odd matrix gets a decoupled row whose eigenvalue lies above all others, so that sorting puts it last.
     padded = jnp.zeros((even, even), a.dtype).at[:n, :n].set(a / scale)
     padded = padded if even == n else padded.at[n, n].set(2 * n)
@@ -72,8 +72,18 @@ def symmetric_eigh(a):
         a = turn.T @ a @ turn
         return (a + a.T) / 2, q @ turn
 
-    start = (padded, jnp.eye(even, dtype=a.dtype))
-    a, q = jax.lax.fori_loop(0, SWEEPS * (even - 1), rotate, start)
+    def sweep(state):
+        a, q, k = state
+        a, q = jax.lax.fori_loop(0, even - 1, rotate, (a, q))
+        return a, q, k + 1
+
+    def unfinished(state):
+        a, _, k = state
+        off = jnp.max(jnp.abs(a - jnp.diag(jnp.diagonal(a))))
+        return (k < SWEEPS) & (off > jnp.finfo(a.dtype).eps)
+
+    start = (padded, jnp.eye(even, dtype=a.dtype), jnp.int32(0))
+    a, q, _ = jax.lax.while_loop(unfinished, sweep, start)
     values = jnp.diagonal(a)
     order = jnp.argsort(values)[:n]
     return values[order] * scale, q[:n, order]
@@ -121,7 +131,7 @@ def lanczos(
         w = w - again @ vectors
         column = (first + again)[:m]
         b = jnp.linalg.norm(w)
-        b = jnp.where(b > 10 * eps * size, b, jnp.zeros_like(b))
+        b = jnp.where(b <= 10 * eps * size, jnp.zeros_like(b), b)  # NaN is not rounding
         # A fresh direction where the Krylov space is invariant; NaN falls through to `w / b` and stays visible.
         fresh = jax.lax.cond(b == 0, lambda: _fresh(key, products, vectors), lambda: w)
         unit = fresh / jnp.where(b == 0, jnp.ones_like(b), b)

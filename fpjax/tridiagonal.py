@@ -109,7 +109,7 @@ def extremes(diagonal, off) -> tuple[Pair, Pair]:
     """The smallest and the largest eigenpair of the symmetric tridiagonal matrix (diagonal (n,), off (n - 1,))."""
     # Scaled to unit size, so that squares neither overflow nor underflow.
     size = jnp.maximum(jnp.max(jnp.abs(diagonal)), jnp.max(jnp.abs(off), initial=0))
-    scale = jnp.where(size > 0, size, jnp.ones_like(size))
+    scale = jnp.where(size == 0, jnp.ones_like(size), size)  # NaN makes every entry NaN
     diagonal, off = diagonal / scale, off / scale
     # The smallest eigenvalue is the negated largest of the negated matrix: one program for both ends.
     signs = jnp.asarray([-1, 1], diagonal.dtype)
@@ -128,7 +128,7 @@ def largest_singular(alpha, beta) -> tuple[jax.Array, jax.Array, jax.Array]:
     n = alpha.shape[0]
     off = jnp.zeros(2 * n - 1, alpha.dtype).at[0::2].set(alpha).at[1::2].set(beta)
     size = jnp.max(jnp.abs(off))
-    scale = jnp.where(size > 0, size, jnp.ones_like(size))
+    scale = jnp.where(size == 0, jnp.ones_like(size), size)  # NaN makes every entry NaN
     diagonal = jnp.zeros(2 * n, alpha.dtype)
     value = _largest(diagonal, off / scale)
     z = _vector(diagonal, off / scale, value)

@@ -67,43 +67,40 @@ class Pair(NamedTuple):
         return self.ratio >= self.claimed * (1 - 1e-6) - self.rounding
 
 
-def _value(y, p: Step, objective: str, key, start, tol):
-    """What is climbed ("kappa": kappa; "norm": ||J||; "modulus": -m), with its vectors and residual."""
+def _value(y, p: Step, objective: str, key, start, tol, shift=1):
+    """What is climbed, with its vectors and residual: -m for "modulus", else (1 - rho)·||shift·I - J||, kappa for shift 1."""
     forward, transpose = linear(lambda v: denoised(v, p), y)
     options: dict[str, Any] = {"tol": tol, "dtype": y.dtype, "start": start}
     if objective == "modulus":
         ends = extreme_eigenvalues(lambda v: (forward(v) + transpose(v)) / 2, y.size, key, **options)
         return -(p.rho + (1 - p.rho) * ends.low), ends.low_vector, ends.low_vector, ends.low_residual
-    if objective == "norm":
-        norm = spectral_norm(forward, transpose, y.size, key, **options)
-        return norm.value, norm.right, norm.left, norm.residual
-    norm = spectral_norm(lambda v: v - forward(v), lambda u: u - transpose(u), y.size, key, **options)
+    norm = spectral_norm(lambda v: shift * v - forward(v), lambda u: shift * u - transpose(u), y.size, key, **options)
     return (1 - p.rho) * norm.value, norm.right, norm.left, norm.residual
 
 
-def _slope(y, p: Step, right, left, objective: str):
+def _slope(y, p: Step, right, left):
     """The gradient in y of the value, up to a positive factor."""
 
     def pairing(x):
         moved = jax.jvp(lambda v: denoised(v, p), (x,), (right.reshape(y.shape),))[1]
         return left @ moved.reshape(-1)
 
-    g = jax.grad(pairing)(y)
-    return g if objective == "norm" else -g
+    return -jax.grad(pairing)(y)
 
 
-def _ascend(y, p: Step, region: Region, key, objective: str, iterations: int):
+def _ascend(y, p: Step, region: Region, key, objective: str, iterations: int, shift=1):
     """``iterations`` trial steps from y, each kept only if it is better; the new point and its value."""
-    value, right, left, _ = _value(y, p, objective, key, None, SEARCH_TOL)
+    value, right, left, _ = _value(y, p, objective, key, None, SEARCH_TOL, shift)
 
     def trial(carry, k):
         y, value, right, left, size, momentum = carry
         # The averaged direction follows a narrow ridge along which the plain gradient would zigzag.
-        way = _unit(MOMENTUM * momentum + _unit(_slope(y, p, right, left, objective)))
+        way = _unit(MOMENTUM * momentum + _unit(_slope(y, p, right, left)))
         moved = region.project(y + size * region.scale * way)
         noise = jax.random.normal(k, right.shape, right.dtype)
         start = right + 0.3 * noise / jnp.linalg.norm(noise)  # warm, with a part in every direction
-        new, new_right, new_left, _ = _value(moved, p, objective, k, start / jnp.linalg.norm(start), SEARCH_TOL)
+        start = start / jnp.linalg.norm(start)
+        new, new_right, new_left, _ = _value(moved, p, objective, k, start, SEARCH_TOL, shift)
         better = new > value
         kept = jax.tree.map(
             lambda a, b: jnp.where(better, a, b), (moved, new, new_right, new_left), (y, value, right, left)
@@ -132,9 +129,14 @@ def _climb(p: Step, region: Region, key, objective: str, iterations: int) -> Fou
     values = jax.vmap(lambda v: _value(v, p, objective, other, None, START_TOL)[0])(starts)
     y = starts[jnp.argmax(values)]
     if objective == "kappa":
-        y, _ = _ascend(y, p, region, other, "norm", iterations // 2)
-        iterations = iterations - iterations // 2
-    y, _ = _ascend(y, p, region, last, objective, iterations)
+        shifts = jnp.asarray([0, 1], y.dtype)
+
+        def half(y, part):
+            return _ascend(y, p, region, part[1], objective, iterations // 2, part[0])[0], None
+
+        y, _ = jax.lax.scan(half, y, (shifts, jax.random.split(last)))
+    else:
+        y, _ = _ascend(y, p, region, last, objective, iterations)
     tol = FINAL_TOL if y.dtype == jnp.float64 else 1e-5
     found, right, left, residual = _value(y, p, objective, other, None, tol)
     sign = 1 if objective == "kappa" else -1

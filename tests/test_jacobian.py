@@ -144,6 +144,7 @@ def test_zero_gives_zero_and_nan_stays_nan():
     np.testing.assert_allclose(np.linalg.norm(norm.right), 1, rtol=1e-12)
     assert np.isnan(jacobian.spectral_norm(lambda v: v * jnp.nan, lambda v: v, 5, key).value)
     assert np.isnan(jacobian.extreme_eigenvalues(lambda v: v * jnp.nan, 5, key).high)
+    assert np.isnan(restarted.lanczos(lambda v: v * jnp.nan, 50, key, tol=1e-6).high)
 
 
 def test_multiple_of_the_identity_has_unit_vectors():
