@@ -36,6 +36,7 @@ ORDER = [
     "confidence",
     "regions",
     "worst",
+    "adapting",
     "lipschitz",
     "lipschitz_page",
     "rules",
