@@ -21,10 +21,10 @@ import numpy as np
 
 jax.config.update("jax_enable_x64", True)
 
-import zoo  # noqa: E402
+import zoo
 
-from fpjax.evidence import Exit  # noqa: E402
-from fpjax.solve import SOLVERS, solve  # noqa: E402
+from fpjax.evidence import Exit
+from fpjax.solve import SOLVERS, solve
 
 WANTED = 1e-8
 LADDER = (1e-7, 1e-8, 1e-9, 1e-10, 1e-11)

@@ -16,11 +16,11 @@ import jax
 
 jax.config.update("jax_enable_x64", True)
 
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-import scipy.sparse.linalg as sla  # noqa: E402
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse.linalg as sla
 
-from fpjax.jacobian import linear, spectral_norm  # noqa: E402
+from fpjax.jacobian import linear, spectral_norm
 
 SIDE, WIDTH, ACCURACY = 28, 256, 1e-6
 D = SIDE * SIDE

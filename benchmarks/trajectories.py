@@ -14,10 +14,10 @@ import numpy as np
 
 jax.config.update("jax_enable_x64", True)
 
-import fpjax  # noqa: E402
-from fpjax import lanes, process, trajectory  # noqa: E402
-from fpjax.denoiser import Denoiser, evaluate  # noqa: E402
-from fpjax.solve import make_goal  # noqa: E402
+import fpjax
+from fpjax import lanes, process, trajectory
+from fpjax.denoiser import Denoiser, evaluate
+from fpjax.solve import make_goal
 
 
 def convolutional(width: int = 56, seed: int = 0) -> Denoiser:

@@ -17,12 +17,12 @@ import jax
 
 jax.config.update("jax_enable_x64", True)
 
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
+import jax.numpy as jnp
+import numpy as np
 
-import fpjax  # noqa: E402
-from fpjax import regions, worst  # noqa: E402
-from fpjax.step import Step, denoised  # noqa: E402
+import fpjax
+from fpjax import regions, worst
+from fpjax.step import Step, denoised
 
 SIGMAS, WEIGHTS, RHO, BATCH = (0.1, 1.0), (1.0, 3.0), 0.7, 100
 

@@ -245,7 +245,7 @@ def _run(options: Options, x: Inputs, levels: Levels, goal: Goal) -> Record:
 
 
 def _forward(options, x, levels, goal):
-    out = _run(options, x, levels, goal)
+    out: Any = _run(options, x, levels, goal)
     if out.path is None:
         raise ValueError("derivatives of an inversion need history=True")
     return out, (x, levels, goal, out.path)
