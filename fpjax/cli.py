@@ -387,6 +387,47 @@ def check(
 
 @app.command()
 @guarded
+def lipschitz(
+    model: Model = "digits-monotone",
+    steps: Annotated[str, typer.Option(help="step counts; the first one gets the curves")] = "20,5,10,50",
+    guidance: Annotated[str, typer.Option(help="guidance weights")] = "1,3,7.5",
+    images: Images = 16,
+    process: Kind = ProcessKind.DDIM,
+    out: Annotated[Path, typer.Option(help="folder for lipschitz.json, .html and .png")] = Path("fpjax-lipschitz"),
+    precision: Double = Precision.DOUBLE,
+    seed: Seed = 0,
+) -> None:
+    """Curves of kappa, m, ||J|| and asymmetry against sigma, and where contraction and uniqueness end."""
+    use(precision)
+    from fpjax.lipschitz import lipschitz_command
+    from fpjax.report import check_writable
+
+    counts, weights = numbers(steps, "--steps"), numbers(guidance, "--guidance")
+    if any(n != int(n) for n in counts):
+        raise FpjaxError(f"--steps takes whole numbers, not {steps!r}")
+    check_writable(out)
+    with bar() as progress:
+        task = progress.add_task("starting", total=None)
+
+        def tick(done: int, total: int, what: str) -> None:
+            progress.update(task, completed=done, total=total, description=what)
+
+        lipschitz_command(
+            model,
+            images=images,
+            process=process.value,
+            steps=[int(n) for n in counts],
+            guidance=weights,
+            precision=precision.value,
+            seed=seed,
+            out=str(out),
+            progress=tick,
+        )
+    print(f"report: {(out / 'lipschitz.html').resolve()}")
+
+
+@app.command()
+@guarded
 def doctor() -> None:
     """Print versions and devices, for bug reports."""
     import platform

@@ -241,11 +241,15 @@ def run(x: Inputs, levels: Levels, goal: Goal, options: Options) -> Record:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _run(options: Options, x: Inputs, levels: Levels, goal: Goal) -> Record:
+    return _solved(options, x, levels, goal)
+
+
+def _solved(options: Options, x: Inputs, levels: Levels, goal: Goal) -> Record:
     return {"lanes": _lanes, "scan": _scan}[options.layout](x, levels, goal, options)
 
 
 def _forward(options, x, levels, goal):
-    out: Any = _run(options, x, levels, goal)
+    out = _solved(options, x, levels, goal)
     if out.path is None:
         raise ValueError("derivatives of an inversion need history=True")
     return out, (x, levels, goal, out.path)

@@ -11,6 +11,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from fpjax.denoiser import Denoiser, check_guidance
 from fpjax.evidence import Evidence, Exit, FpjaxError
@@ -94,7 +95,7 @@ def prepare(den: Denoiser, images, condition=None, guidance: float = 1.0) -> Inp
     with warnings.catch_warnings():  # float64 input without x64 becomes float32, which is the documented default
         warnings.simplefilter("ignore", UserWarning)
         z = jnp.asarray(array)
-    if not isinstance(z, jax.core.Tracer) and not bool(jnp.all(jnp.isfinite(z))):
+    if not isinstance(z, Tracer) and not bool(jnp.all(jnp.isfinite(z))):
         raise FpjaxError("the images have NaN or infinite values; replace them first")
     return Inputs(den.astype(z.dtype), z, *_conditions(den, condition, guidance, z))
 

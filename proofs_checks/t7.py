@@ -49,13 +49,13 @@ def instance() -> Instance:
 
 
 def broken_instance() -> Instance:
-    """The monotone model's lowest noise levels, where its Jacobian is far beyond contraction."""
-    steps = ((2, 0), (5, 0), (10, 0), (10, 1))
-    return Instance({"model": "digits-monotone", "steps": steps}, violates="contraction")
+    """The network's lowest noise levels, where its Jacobian is beyond contraction for most images."""
+    steps = ((10, 0), (20, 0))
+    return Instance({"model": "digits-plain", "steps": steps}, violates="contraction")
 
 
 def losses(model: str, steps: int, index: int, images: int, seed: int):
-    """Intra and inter losses (iterations, images) and |n| (images,) in z; G's Jacobians at y* and the ends (·, d, d)."""
+    """Intra and inter losses (iterations, images) and |n| (images,) in z; G's Jacobians at y* and the ends (3, images, d, d)."""
     import fpjax
     from fpjax import process
     from fpjax.step import F, G, Step
@@ -89,18 +89,25 @@ def losses(model: str, steps: int, index: int, images: int, seed: int):
         (a, b), out = jax.lax.scan(move, (target, target + n), None, length=ITERATIONS)
         size = y[0].size
         slopes = [jax.vmap(jax.jacfwd(lambda v, t, c: G(v, step(v, t, c))))(w, target, conditions) for w in (y, a, b)]
-        return (*out, norm(n), jnp.stack(slopes).reshape(-1, size, size))
+        return (*out, norm(n), jnp.stack(slopes).reshape(3, -1, size, size))
 
     return tuple(np.asarray(v) for v in iterate(y, n))
 
 
 def check(instance: Instance, samples: int = 200, seed: int = 0) -> Outcome:
-    """Medians over images: when each loss settles, the lag between, and the lag that the formula predicts."""
+    """Medians over the images where G contracts, at least half of all.
+
+    When each loss settles, the lag between, and the lag that the formula predicts.
+    """
     images = int(np.clip(samples // 10, 4, 20))
-    factor, off, told, figures = 0.0, 0.0, [], {}
+    share, off, told, figures = 1.0, 0.0, [], {}
     for steps, index in instance.data["steps"]:
         intra, inter, size, slopes = losses(instance.data["model"], steps, index, images, seed)
-        factor = max(factor, float(np.linalg.norm(slopes, 2, axis=(1, 2)).max()))
+        contracts = np.linalg.norm(slopes, 2, axis=(2, 3)).max(axis=0) < 1
+        share = min(share, float(contracts.mean()))
+        if not contracts.any():
+            continue
+        intra, inter, size = intra[:, contracts], inter[:, contracts], size[contracts]
         kappa = (inter[6] / inter[0]) ** (1 / 6)
         expected = np.log(size / intra[0]) / np.log(1 / np.minimum(kappa, 1 - 1e-9))
         settle = [float(np.median(_crossing(loss))) for loss in (intra, inter)]
@@ -110,7 +117,7 @@ def check(instance: Instance, samples: int = 200, seed: int = 0) -> Outcome:
             f"{steps} steps, step {index + 1}: {settle[0]:.1f} and {settle[1]:.1f}, lag {lag:.1f} ({predicted:.1f})"
         )
         figures |= {f"{steps}/{index} intra": settle[0], f"{steps}/{index} inter": settle[1]}
-    contraction = factor < 1
+    contraction = share >= 0.5
     failed = [
         *(["contraction"] if not contraction else []),
         *(["claim"] if contraction and not off <= 1 else []),
