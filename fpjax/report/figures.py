@@ -6,6 +6,7 @@ import io
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from fpjax.auditing import Report
 
@@ -44,6 +45,7 @@ def curve(report: Report, question: str, label: str, edge: float | None, edge_la
         axes.set_yscale("log")
     axes.set_xlabel("inversion step (1 = cleanest)")
     axes.set_ylabel(label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(fontsize=8, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     return _svg(figure)
@@ -59,7 +61,8 @@ def plots(report: Report) -> list[tuple[str, str, str]]:
         ),
         (
             "Uniqueness (T2)",
-            "Smallest modulus m of strong monotonicity seen at each step. Where m > 0 everywhere, the solution is unique.",
+            "Modulus m of strong monotonicity: the proved lower bound where the step is CERTIFIED, the smallest seen "
+            "otherwise. Where m > 0 everywhere, the solution is unique.",
             curve(report, "uniqueness", "modulus m", 0.0, "m = 0", log=False),
         ),
     ]
