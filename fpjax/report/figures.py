@@ -61,8 +61,10 @@ def plots(report: Report) -> list[tuple[str, str, str]]:
         ),
         (
             "Uniqueness (T2)",
-            "Modulus m of strong monotonicity: the proved lower bound where the step is CERTIFIED, the smallest seen "
-            "otherwise. Where m > 0 everywhere, the solution is unique.",
+            (
+                "Modulus m of strong monotonicity: the proved lower bound where the step is CERTIFIED, the smallest seen "
+                "otherwise. Where m > 0 everywhere, the solution is unique."
+            ),
             curve(report, "uniqueness", "modulus m", 0.0, "m = 0", log=False),
         ),
     ]
