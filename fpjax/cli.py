@@ -1,18 +1,31 @@
-"""The command ``fpjax``: arguments in, one call, files out. Bad input is one sentence on stderr and exit code 2."""
+"""The command ``fpjax``: arguments in, one call, files out."""
 
-import functools
 import json
 import sys
-from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from fpjax.command import (
+    Double,
+    Images,
+    Kind,
+    Model,
+    Precision,
+    ProcessKind,
+    Question,
+    Seed,
+    Steps,
+    bar,
+    embedded_images,
+    guarded,
+    notes,
+    numbers,
+    use,
+)
 from fpjax.evidence import FpjaxError
 
 app = typer.Typer(
@@ -21,91 +34,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-notes = Console(stderr=True)
-
-
-class ProcessKind(StrEnum):
-    """Processes by name."""
-
-    DDIM = "ddim"
-    EDM = "edm"
-    FLOW = "rectified-flow"
-
-
-class Precision(StrEnum):
-    """Floating-point precision by name."""
-
-    SINGLE = "float32"
-    DOUBLE = "float64"
-
-
-class Question(StrEnum):
-    """Questions that ``--require`` takes."""
-
-    EXISTENCE = "existence"
-    UNIQUENESS = "uniqueness"
-    CONTRACTION = "contraction"
-    CONVERGENCE = "convergence"
-    ERROR = "error"
-    GUIDANCE = "guidance-limit"
-
-
-def guarded(command: Callable) -> Callable:
-    """Turns every expected failure into one sentence and exit code 2, and an interrupt into 130."""
-
-    @functools.wraps(command)
-    def run(*args, **kwargs):
-        try:
-            return command(*args, **kwargs)
-        except FpjaxError as error:
-            fail(str(error))
-        except MemoryError:
-            fail("there is not enough memory; use fewer images or a smaller model")
-        except KeyboardInterrupt:
-            print("interrupted; nothing was written", file=sys.stderr)
-            raise typer.Exit(130) from None
-
-    return run
-
-
-def fail(sentence: str) -> None:
-    """Prints one sentence and ends with exit code 2."""
-    print(f"fpjax: {' '.join(sentence.split())}", file=sys.stderr)
-    raise typer.Exit(2)
-
-
-def use(precision: Precision) -> None:
-    """Sets JAX's precision; before the first array is made."""
-    import jax
-
-    jax.config.update("jax_enable_x64", precision is Precision.DOUBLE)
-
-
-def numbers(text: str, what: str) -> list[float]:
-    """Comma-separated numbers.
-
-    Raises:
-      FpjaxError: if they are not.
-    """
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise FpjaxError(f"{what} takes numbers with commas between them, like 1,3,7.5, not {text!r}") from None
-
-
-def bar() -> Progress:
-    """A progress bar on stderr, so that stdout stays clean for JSON."""
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=notes
-    )
-
-
-Model = Annotated[str, typer.Argument(help="an embedded model's name, or a folder or file with a model")]
-Steps = Annotated[int, typer.Option(help="number of steps")]
-Kind = Annotated[ProcessKind, typer.Option("--process", help="noise process")]
-Images = Annotated[int, typer.Option(help="how many embedded held-out images")]
-Seed = Annotated[int, typer.Option(help="seed of every random choice")]
-Double = Annotated[Precision, typer.Option(help="floating-point precision")]
 
 
 @app.command()
@@ -188,26 +116,6 @@ def prove(report, den, grid, x, condition, model: str, out: Path, budget_s: floa
         if proved.kind == "structure":
             apply_structure(report, proved, file)
         notes.print(f"certified: {proved.statement}", highlight=False, soft_wrap=True)
-
-
-def embedded_images(den, n: int, seed: int):
-    """Held-out images that fit a model.
-
-    Raises:
-      FpjaxError: if no embedded data set has the model's shape.
-    """
-    import fpjax
-    from fpjax import data
-
-    for name in data.HELD_OUT:
-        if data.load(name).held_out[0].shape == den.shape:
-            x, labels = fpjax.samples(name, n, seed)
-            fits = not den.conditions or labels.max() < len(den.conditions)
-            if fits:
-                return x, labels
-    raise FpjaxError(
-        f"no embedded images have the shape {den.shape} of {den.name}; call fpjax.audit from Python with yours"
-    )
 
 
 def show(report) -> None:

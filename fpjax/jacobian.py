@@ -101,7 +101,7 @@ def _fresh(key, j, basis):
 
 MOST = 256  # Lanczos vectors kept unless the caller asks for more: memory is this many points
 CHUNK = 16  # iterations between two tests of convergence
-FULL_BYTES = 2**20  # a full basis larger than this, for one point, is replaced by a restarted one
+FULL_BYTES = 2**24  # a full basis larger than this, for one point, is replaced by a restarted one
 
 
 def _drive(body: Callable, tested: Callable, carry, m: int):

@@ -128,7 +128,9 @@ def check(instance: Instance, samples: int = 200, seed: int = 0) -> Outcome:
 
     grid = jnp.linspace(-4, 4, 100 * samples + 1)[:, None]
     slope = jax.vmap(jax.jacfwd(d))(grid)[:, 0, 0]
-    kappa = float((1 - rho) * jnp.abs(1 - slope).max())
+    # The slope's limit far away is the components' own, c = std²/(std² + sigma²): the supremum may be there.
+    far = 0.1**2 / (0.1**2 + sigma**2)
+    kappa = float((1 - rho) * jnp.maximum(jnp.abs(1 - slope).max(), abs(1 - far)))
     low, high = -rho / (1 - rho), (2 - rho) / (1 - rho)
     inside = bool((slope > low).all() & (slope < high).all())
     failed = [*(["range"] if not 0 <= rho < 1 else []), *(["contraction"] if kappa >= 1 else [])]

@@ -122,7 +122,7 @@ def test_an_unwritable_folder_leaves_the_old_report_alone(call, tmp_path, monkey
     """A full disk: the write fails half way, and what was there stays."""
     out = tmp_path / "out"
     assert call("audit", *SMALL, "--out", out).exit_code == 0
-    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    before = {p.name: p.read_bytes() for p in out.glob("*.*")}
 
     def full(fd):
         raise OSError(28, "No space left on device")
@@ -131,7 +131,9 @@ def test_an_unwritable_folder_leaves_the_old_report_alone(call, tmp_path, monkey
     result = call("audit", *SMALL, "--out", out)
     assert result.exit_code == 2
     assert "no space left" in result.stderr.lower()
-    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+    assert {p.name: p.read_bytes() for p in out.glob("*.*")} == before
+    assert set(before) == {"audit.json", "report.html"}
+    assert not list(out.rglob("*.part"))
 
 
 def test_invert_writes_latents(call, tmp_path):

@@ -11,6 +11,7 @@ from fpjax import jacobian, tridiagonal
 from fpjax.models import exact
 from fpjax.step import Step, denoised
 
+CROWDED = ("jordan", "positive", "rotation")  # eigenvalues crowd at an end: more than MOST iterations for 1e-6
 EXTREMES = jax.jit(tridiagonal.extremes)
 
 
@@ -71,7 +72,7 @@ def compare(found, matrix):
 @pytest.mark.parametrize("kind", KINDS)
 def test_spectra_of_matrices(kind, d):
     matrix = matrices(kind, d, np.random.default_rng(d))
-    steps = d if kind == "jordan" else jacobian.MOST
+    steps = d if kind in CROWDED else jacobian.MOST
     found = jacobian.spectrum(product, jnp.zeros(d), jnp.asarray(matrix), jax.random.key(0), steps=steps)
     for name, (value, want, error) in compare(found, matrix).items():
         assert error <= 1e-6, (name, value, want)
@@ -127,7 +128,7 @@ def test_no_dense_matrix_and_few_products():
 def test_eigenvalue_radius_is_not_sold_as_a_norm():
     """[[.5, 10], [0, .5]] has spectral radius 0.5 and norm 10.02."""
     found = jacobian.spectrum(product, jnp.zeros(2), jnp.asarray([[0.5, 10.0], [0.0, 0.5]]), jax.random.key(0))
-    assert float(found.norm.value) == pytest.approx(10.0249688, rel=1e-6)
+    assert float(found.norm.value) == pytest.approx((10 + 101**0.5) / 2, rel=1e-9)
 
 
 @given(st.integers(0, 10**6), st.sampled_from([2, 7, 30]), st.sampled_from([1e-150, 1.0, 1e150]))

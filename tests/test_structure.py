@@ -44,6 +44,7 @@ ORDER = [
     "report.figures",
     "report.page",
     "report",
+    "command",
     "cli",
 ]
 
