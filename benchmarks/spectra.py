@@ -166,7 +166,7 @@ def loosest(settings, run, truth):
 
 def settle(points, params, key, truth, with_torch: bool):
     """name -> (run, products a point), each at its loosest setting."""
-    tols = (1e-3, 1e-5)
+    tols = (1e-3, 3e-4, 1e-4, 1e-5)
     chosen = {}
     tol = loosest(tols, lambda t: ours(points, params, key, t)[0], truth)
     used = np.asarray(ours(points, params, key, tol)[1])

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fpjax import restarted, tridiagonal
+from fpjax import lockstep, restarted, tridiagonal
+from fpjax.lockstep import append, combine, every, orthogonalise, unit
 
 
 class Extremes(NamedTuple):
@@ -78,63 +79,72 @@ def symmetric_part(function: Callable, y) -> Callable:
     return lambda v: (forward(v) + transpose(v)) / 2
 
 
-def _orthogonalise(w, basis):
-    """w minus its part in the span of the rows of ``basis``; twice is enough."""
-    for _ in range(2):
-        w = w - basis.T @ (basis @ w)
-    return w
-
-
-def _unit(w, fallback):
-    """w/|w| and |w|; a fresh direction and 0 where w is rounding noise, so that a defective start is no breakdown."""
-    norm = jnp.linalg.norm(w)
-    safe = norm != 0  # NaN goes on as NaN
-    return jnp.where(safe, w / jnp.where(safe, norm, jnp.ones_like(norm)), fallback), norm
-
-
-def _fresh(key, j, basis):
-    """A random unit vector orthogonal to the basis: the restart after an invariant subspace was found."""
-    v = jax.random.normal(jax.random.fold_in(key, j), basis.shape[1:], basis.dtype)
-    v = _orthogonalise(v, basis)
-    return v / jnp.maximum(jnp.linalg.norm(v), jnp.finfo(v.dtype).tiny)
-
-
 MOST = 256  # Lanczos vectors kept unless the caller asks for more: memory is this many points
-CHUNK = 16  # iterations between two tests of convergence
+FEW = 32  # and this many are made room for at first
+CHUNK = 4  # iterations between two tests of convergence
 FULL_BYTES = 2**24  # a full basis larger than this, for one point, is replaced by a restarted one
 
 
-def _drive(body: Callable, tested: Callable, carry, m: int):
-    """Runs ``body(carry, j)`` for j = 0, 1, ... below m until ``tested(carry, j)`` is true, asked every CHUNK iterations.
+def _drive(body: Callable, tested: Callable, finish: Callable, carry, m: int):
+    """Runs ``body(carry, j)`` for j = 0, 1, ... below m until ``tested(carry, j)`` is true, asked every CHUNK
+    iterations, and less often later, so that all tests together cost a fixed share of the iterations.
 
-    ``tested`` returns (whether to stop, what it found); the last finding is returned, so that it is compiled once.
-    Under vmap each lane keeps its own count; the small eigenproblem of the test is solved once a chunk, not once a step.
+    ``tested`` returns (whether to stop, what it found); ``carry[0]`` is the basis. Under vmap all lanes run on until the last
+    one stops, and each keeps what it found, and its own count of iterations, when it stopped itself
+    (:mod:`fpjax.lockstep`). Most runs end within FEW iterations, so room for all m vectors is made only when it is needed.
+
+    Returns:
+      ``finish(basis, j, found, count)``: j iterations were run in all lanes, ``count`` of them in this one.
     """
 
-    def chunk(state):
-        carry, j, *_ = state
+    def chunk(upmost, state):
+        carry, j, done, found, count = state
+        upto = jnp.minimum(j + jnp.maximum(CHUNK, j // 8), upmost)
+        carry = jax.lax.fori_loop(j, upto, lambda i, c: body(c, i), carry)
+        stop, new = tested(carry, upto)
+        found = jax.tree.map(lambda a, b: jnp.where(done, a, b), found, new)
+        return carry, upto, done | stop, found, jnp.where(done, count, upto)
 
-        def one(_, inner):
-            carry, j = inner
-            moved = body(carry, j)
-            live = j < m
-            carry = jax.tree.map(lambda a, b: jnp.where(live, a, b), moved, carry)
-            return carry, jnp.where(live, j + 1, j)
+    def run(state, upmost: int):
+        state = (state[0]._replace(basis=lockstep.grow(state[0].basis, upmost)), *state[1:])
+        running = functools.partial(chunk, upmost)
+        return jax.lax.while_loop(lambda s: ~every(s[2]) & (s[1] < upmost), running, state)
 
-        carry, j = jax.lax.fori_loop(0, CHUNK, one, (carry, j))
-        return carry, j, *tested(carry, j)
+    def ended(state):
+        carry, j, _, found, count = state
+        return finish(carry.basis, j, found, count)
 
-    found = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(tested, carry, jnp.int32(0))[1])
-    start = (carry, jnp.int32(0), jnp.asarray(False), found)
-    carry, j, _, found = jax.lax.while_loop(lambda s: ~s[2] & (s[1] < m), chunk, start)
-    return carry, j, found
+    found = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(tested, carry, jnp.int32(1))[1])
+    start = (carry, jnp.int32(0), jnp.asarray(False), found, jnp.int32(0))
+    if m <= 2 * FEW:
+        return ended(run(start, m))
+    early = run(start, FEW)
+    return jax.lax.cond(every(early[2]), lambda: ended(early), lambda: ended(run(early, m)))
 
 
-def _remainder(w, basis, eps):
-    """w orthogonalised against the basis; exactly 0 where only rounding is left (an invariant subspace)."""
-    size = jnp.linalg.norm(w)
-    w = _orthogonalise(w, basis)
+def _remainder(w, size, eps):
+    """w, or exactly 0 where only rounding is left of a vector of length ``size`` (an invariant subspace)."""
     return jnp.where(jnp.linalg.norm(w) <= 10 * eps * size, jnp.zeros_like(w), w)  # NaN is not rounding
+
+
+class _Carry(NamedTuple):
+    """What an iteration hands on: the basis, its next vector, one more vector (the one before; the left one), T's entries."""
+
+    basis: lockstep.Basis
+    v: jax.Array
+    other: jax.Array
+    alpha: jax.Array
+    beta: jax.Array
+
+
+def _begin(first, m: int) -> _Carry:
+    zeros = jnp.zeros(m, first.dtype)
+    return _Carry(lockstep.empty(first), first, jnp.zeros_like(first), zeros, zeros)
+
+
+def _start(key, start, d: int, dtype):
+    v = jax.random.normal(key, (d,), dtype) if start is None else start
+    return v / jnp.linalg.norm(v)
 
 
 def extreme_eigenvalues(
@@ -155,47 +165,34 @@ def extreme_eigenvalues(
     m = min(d, steps)
     if m * d * jnp.dtype(dtype).itemsize > FULL_BYTES:
         return _extremes_restarted(operator, d, key, tol, steps, dtype, start)
-    rows = jnp.arange(m, dtype=jnp.int32)
     eps = jnp.finfo(dtype).eps
-    start = jax.random.normal(key, (d,), dtype) if start is None else start
-    basis = jnp.zeros((m + 1, d), dtype).at[0].set(start / jnp.linalg.norm(start))
+    first = _start(key, start, d, dtype)
 
-    def ritz(alpha, beta, j):
-        """Extreme Ritz pairs of the leading j×j block, and their residuals."""
-        used = rows < j
-        inside = jnp.sum(jnp.where(used, alpha, 0)) / j.astype(dtype)  # unused rows get a value within the spectrum
-        pairs = tridiagonal.extremes(jnp.where(used, alpha, inside), jnp.where(rows[1:] < j, beta[: m - 1], 0))
-        # Only if all entries agree can the vector live in unused rows: then every used row is an eigenvector too.
-        vectors = [_used(pair.vector, used) for pair in pairs]
-        residuals = [jnp.abs(beta[j - 1] * v[j - 1]) for v in vectors]
-        low, high = (tridiagonal.Pair(p.value, v) for p, v in zip(pairs, vectors, strict=True))
-        return low, high, residuals[0], residuals[1]
+    def body(carry: _Carry, j):
+        basis, v, before, alpha, beta = carry
+        basis = append(basis, v, j)
+        w = operator(v)
+        a, size = v @ w, jnp.linalg.norm(w)
+        w = w - a * v - beta[j - 1] * before  # at j = 0 the vector before is 0
+        w = _remainder(orthogonalise(basis, w, j + 1), size, eps)
+        new, b = unit(w, basis, key, j + 1)
+        return _Carry(basis, new, v, alpha.at[j].set(a), beta.at[j].set(b))
 
-    def body(carry, j):
-        basis, alpha, beta = carry
-        w = operator(basis[j])
-        a = basis[j] @ w
-        unit, b = _unit(_remainder(w, basis, eps), _fresh(key, j + 1, basis))
-        return basis.at[j + 1].set(unit), alpha.at[j].set(a), beta.at[j].set(b)
-
-    def tested(carry, j):
-        _, alpha, beta = carry
-        low, high, low_residual, high_residual = ritz(alpha, beta, j)
+    def tested(carry: _Carry, j):
+        alpha, beta = carry.alpha, carry.beta
+        low, high = tridiagonal.extremes(alpha, beta[: m - 1], j)
+        last = jnp.abs(beta[j - 1])
+        residual = last * jnp.maximum(jnp.abs(low.vector[j - 1]), jnp.abs(high.vector[j - 1]))
         scale = jnp.maximum(jnp.abs(low.value), jnp.abs(high.value))
         # beta = 0 after one invariant subspace proves nothing about the others.
-        done = (beta[j - 1] > 0) & (low_residual <= tol * scale) & (high_residual <= tol * scale)
+        done = ((last > 0) & (residual <= tol * scale)) | ~jnp.isfinite(residual)
         return done, (low, high)
 
-    zeros = jnp.zeros(m, dtype)
-    (basis, _, _), j, (low, high) = _drive(body, tested, (basis, zeros, zeros), m)
-    lift = basis[:m].T
-    return _measured(operator, low.value, high.value, lift @ low.vector, lift @ high.vector, j)
+    def finish(basis, j, found, count):
+        low, high = found
+        return low.value, high.value, combine(basis, low.vector, j), combine(basis, high.vector, j), count
 
-
-def _used(vector, used):
-    """The vector without its unused rows, again of unit length; the first unit vector if nothing is left."""
-    kept = jnp.where(used, vector, jnp.zeros_like(vector))
-    return _unit(kept, jnp.zeros_like(vector).at[0].set(1))[0]
+    return _measured(operator, *_drive(body, tested, finish, _begin(first, m), m))
 
 
 def _measured(operator, low, high, low_vector, high_vector, products) -> Extremes:
@@ -222,38 +219,44 @@ def spectral_norm(
     """
     dtype = jnp.result_type(float) if dtype is None else dtype
     m = min(d, steps)
-    if 2 * m * d * jnp.dtype(dtype).itemsize > FULL_BYTES:
+    if m * d * jnp.dtype(dtype).itemsize > FULL_BYTES:
         return _norm_restarted(forward, transpose, d, key, tol, steps, dtype, start)
-    rows = jnp.arange(m, dtype=jnp.int32)
     eps = jnp.finfo(dtype).eps
-    start = jax.random.normal(key, (d,), dtype) if start is None else start
-    right = jnp.zeros((m + 1, d), dtype).at[0].set(start / jnp.linalg.norm(start))
-    keys = jax.random.split(jax.random.fold_in(key, 1))
+    first = _start(key, start, d, dtype)
 
-    def body(carry, j):
-        right, left, alpha, beta = carry
-        u, a = _unit(_remainder(forward(right[j]), left, eps), _fresh(keys[0], j, left))
-        v, b = _unit(_remainder(transpose(u), right, eps), _fresh(keys[1], j, right))
-        return right.at[j + 1].set(v), left.at[j].set(u), alpha.at[j].set(a), beta.at[j].set(b)
+    def body(carry: _Carry, j):
+        basis, v, left, alpha, beta = carry
+        basis = append(basis, v, j)
+        w = forward(v)
+        w = _remainder(w - beta[j - 1] * left, jnp.linalg.norm(w), eps)
+        a = jnp.linalg.norm(w)
+        left = w / jnp.where(a == 0, jnp.ones_like(a), a)  # 0 where A v lies in the span: then b = 0 too
+        z = transpose(left)
+        size = jnp.linalg.norm(z)
+        z = _remainder(orthogonalise(basis, z - a * v, j + 1), size, eps)
+        new, b = unit(z, basis, key, j + 1)
+        return _Carry(basis, new, left, alpha.at[j].set(a), beta.at[j].set(b))
 
-    def top(alpha, beta, j):
-        off = jnp.where(rows[1:] < j, beta[: m - 1], 0)
-        s, u, v = tridiagonal.largest_singular(alpha, off)  # unused rows of alpha are zero
-        return s, v, u, jnp.abs(beta[j - 1] * u[j - 1])
+    def tested(carry: _Carry, j):
+        alpha, beta = carry.alpha, carry.beta
+        s, left, right = tridiagonal.largest_singular(alpha, beta[: m - 1], j)
+        residual = jnp.abs(beta[j - 1] * left[j - 1])
+        return ((beta[j - 1] > 0) & (residual <= tol * s)) | ~jnp.isfinite(residual), right
 
-    def tested(carry, j):
-        _, _, alpha, beta = carry
-        s, v, u, residual = top(alpha, beta, j)
-        return (beta[j - 1] > 0) & (residual <= tol * s), (s, v, u)
+    def finish(basis, j, found, count):
+        return combine(basis, found, j), 2 * count
 
-    zeros = jnp.zeros(m, dtype)
-    carry, j, (s, v, u) = _drive(body, tested, (right, jnp.zeros((m, d), dtype), zeros, zeros), m)
-    return _measured_norm(forward, transpose, s, carry[0][:m].T @ v, carry[1].T @ u, 2 * j)
+    return _lifted(forward, transpose, *_drive(body, tested, finish, _begin(first, m), m))
 
 
-def _measured_norm(forward, transpose, s, right, left, products) -> Norm:
-    """A Norm with the residual computed from the vectors that are returned, at two more products."""
-    residual = jnp.maximum(jnp.linalg.norm(forward(right) - s * left), jnp.linalg.norm(transpose(left) - s * right))
+def _lifted(forward, transpose, right, products) -> Norm:
+    """The Norm of a right singular vector: value ||A v||, which no rounding of the iteration can lift above ||A||."""
+    right = right / jnp.linalg.norm(right)
+    image = forward(right)
+    s = jnp.linalg.norm(image)
+    # Where A v = 0, any unit vector is a left singular vector of the value 0.
+    left = jnp.where(s == 0, right, image / jnp.where(s == 0, jnp.ones_like(s), s))
+    residual = jnp.linalg.norm(transpose(left) - s * right)
     return Norm(jnp.where(jnp.isfinite(residual), s, jnp.nan), right, left, residual, products + 2)
 
 
@@ -261,9 +264,7 @@ def _norm_restarted(forward, transpose, d, key, tol, steps, dtype, start) -> Nor
     """Thick-restart Lanczos on A^T A: the largest singular value keeps its relative accuracy, and one basis is enough."""
     options = {"tol": tol, "steps": steps, "dtype": dtype, "start": start, "ends": "high"}
     found = restarted.lanczos(lambda v: transpose(forward(v)), d, key, **options)
-    right = found.high_vector
-    left, s = _unit(forward(right), right)
-    return _measured_norm(forward, transpose, s, right, left, 2 * found.products + 1)
+    return _lifted(forward, transpose, found.high_vector, 2 * found.products)
 
 
 class Spectrum(NamedTuple):
@@ -293,11 +294,16 @@ def spectrum(function: Callable, y, params, key, *, tol=1e-8, steps: int = MOST)
     d = y.size
     options = {"tol": tol, "steps": steps, "dtype": y.dtype}
     keys = jax.random.split(key, 4)
-    return Spectrum(
-        extreme_eigenvalues(lambda v: (forward(v) + transpose(v)) / 2, d, keys[0], **options),
-        spectral_norm(forward, transpose, d, keys[1], **options),
-        spectral_norm(lambda v: v - forward(v), lambda u: u - transpose(u), d, keys[2], **options),
-        spectral_norm(
-            lambda v: (forward(v) - transpose(v)) / 2, lambda u: (transpose(u) - forward(u)) / 2, d, keys[3], **options
-        ),
-    )
+    symmetric = extreme_eigenvalues(lambda v: (forward(v) + transpose(v)) / 2, d, keys[0], **options)
+
+    def norm(which):
+        i, k = which
+        return spectral_norm(
+            lambda v: jax.lax.switch(i, ahead, v), lambda u: jax.lax.switch(i, back, u), d, k, **options
+        )
+
+    # One after the other in one loop, so that the iteration is compiled once for the three.
+    ahead = (forward, lambda v: v - forward(v), lambda v: (forward(v) - transpose(v)) / 2)
+    back = (transpose, lambda u: u - transpose(u), lambda u: (transpose(u) - forward(u)) / 2)
+    norms = jax.lax.map(norm, (jnp.arange(3, dtype=jnp.int32), keys[1:]))
+    return Spectrum(symmetric, *(jax.tree.map(lambda a, i=i: a[i], norms) for i in range(3)))

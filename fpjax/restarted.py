@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fpjax.lockstep import every
+
 BASIS = 20  # vectors of the basis; one more is held for the residual
 KEPT = 6  # Ritz vectors that survive a restart
 SWEEPS = 8  # most Jacobi sweeps: quadratic convergence reaches rounding in about six for matrices of this size
@@ -133,13 +135,12 @@ def lanczos(
         b = jnp.linalg.norm(w)
         b = jnp.where(b <= 10 * eps * size, jnp.zeros_like(b), b)  # NaN is not rounding
         # A fresh direction where the Krylov space is invariant; NaN falls through to `w / b` and stays visible.
-        fresh = jax.lax.cond(b == 0, lambda: _fresh(key, products, vectors), lambda: w)
-        unit = fresh / jnp.where(b == 0, jnp.ones_like(b), b)
+        unit = jax.lax.cond(every(b != 0), lambda: w / b, lambda: _fresh(key, products, vectors, w, b))
         matrix = matrix.at[:, j].set(column).at[j, :].set(column)
         return vectors.at[j + 1].set(unit), matrix, b, j + 1, products + 1
 
     def cycle(state):
-        carry, _, _, _ = state
+        carry, stopped, kept_values, kept_outer, count = state
         vectors, matrix, b, _, products = jax.lax.while_loop(lambda c: c[3] < m, extend, carry)
         values, q = symmetric_eigh(matrix)
         residuals = b * jnp.abs(q[m - 1])
@@ -157,19 +158,24 @@ def lanczos(
             matrix = matrix.at[kept, :kept].set(arrow).at[:kept, kept].set(arrow)
         # A basis as large as the space holds every eigenvector.
         finished = done | ~jnp.isfinite(scale) | (m == d)
-        return (vectors, matrix, b, jnp.int32(kept), products), finished, values[jnp.asarray([0, m - 1])], outer
+        # All lanes of a vmap go on until the last has finished; each keeps its own answer (lockstep.every).
+        found = jnp.where(stopped, kept_values, values[jnp.asarray([0, m - 1])])
+        outer = jnp.where(stopped, kept_outer, outer)
+        count = jnp.where(stopped, count, products)
+        return (vectors, matrix, b, jnp.int32(kept), products), stopped | finished, found, outer, count
 
     zero = jnp.zeros((), dtype)
     carry = (vectors, jnp.zeros((m, m), dtype), zero, jnp.int32(0), jnp.int32(0))
-    state = (carry, jnp.asarray(False), jnp.zeros(2, dtype), jnp.zeros((2, d), dtype))
-    carry, _, values, outer = jax.lax.while_loop(lambda s: ~s[1] & (s[0][4] < steps), cycle, state)
+    state = (carry, jnp.asarray(False), jnp.zeros(2, dtype), jnp.zeros((2, d), dtype), jnp.int32(0))
+    _, _, values, outer, count = jax.lax.while_loop(lambda s: ~every(s[1]) & (s[0][4] < steps), cycle, state)
     outer = outer / jnp.linalg.norm(outer, axis=1, keepdims=True)
-    return Ends(values[0], values[1], outer[0], outer[1], carry[4])
+    return Ends(values[0], values[1], outer[0], outer[1], count)
 
 
-def _fresh(key, j, vectors):
-    """A random unit vector orthogonal to the basis."""
+def _fresh(key, j, vectors, w, b):
+    """w/b; a random unit vector orthogonal to the basis where b = 0."""
     v = jax.random.normal(jax.random.fold_in(key, j), vectors.shape[1:], vectors.dtype)
     for _ in range(2):
         v = v - (vectors @ v) @ vectors
-    return v / jnp.maximum(jnp.linalg.norm(v), jnp.finfo(v.dtype).tiny)
+    v = v / jnp.maximum(jnp.linalg.norm(v), jnp.finfo(v.dtype).tiny)
+    return jnp.where(b == 0, v, w / jnp.where(b == 0, jnp.ones_like(b), b))

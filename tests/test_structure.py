@@ -29,6 +29,7 @@ ORDER = [
     "solve",
     "lanes",
     "trajectory",
+    "lockstep",
     "restarted",
     "jacobian",
     "nonsymmetric",
