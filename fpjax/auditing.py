@@ -24,7 +24,7 @@ from fpjax.step import G, Step, denoised
 from fpjax.trajectory import Inversion, declared_modulus, generate, invert, prepare
 
 PICARD_LIMIT = 200  # plain iterations allowed by the question "convergence"
-SPECTRUM_TOL = 1e-6  # Ritz residual, relative
+SPECTRUM_TOL = 1e-6  # Ritz residual, relative; in float32 a hundred roundings, which is more
 PAIR_SIZES = (1e-1, 1e-2, 1e-3, 1e-4)  # lengths of a witness pair, relative to the point's norm
 
 
@@ -240,13 +240,17 @@ def _measure(step: Step, inversion: Inversion, i: int, key, tol: float) -> Measu
     return Measured(points, image, measured, null, conditional, ratio, pair, picard)
 
 
+def _spectrum_tol(dtype) -> float:
+    return max(SPECTRUM_TOL, 100 * float(jnp.finfo(dtype).eps))
+
+
 @jax.jit
 def _look(step: Step, points, key):
     """Spectrum of J at every point, and the worst of a few pairs along its top singular vector (T3)."""
 
     def one(y, c):
         p = step._replace(condition=c)
-        s = spectrum(denoised, y, p, key, tol=SPECTRUM_TOL)
+        s = spectrum(denoised, y, p, key, tol=_spectrum_tol(y.dtype))
         base = G(y, p)
         size = jnp.linalg.norm(y.reshape(-1)) + 1
         direction = s.departure.right.reshape(y.shape)
@@ -270,7 +274,7 @@ def _edges(step: Step, points, condition, key) -> Extremes:
     def one(y, c):
         p = step._replace(condition=c, guidance=None)
         operator = symmetric_part(lambda v: denoised(v, p), y)
-        return extreme_eigenvalues(operator, y.size, key, tol=SPECTRUM_TOL, dtype=y.dtype)
+        return extreme_eigenvalues(operator, y.size, key, tol=_spectrum_tol(y.dtype), dtype=y.dtype)
 
     return jax.vmap(one)(points, condition)
 

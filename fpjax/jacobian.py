@@ -14,8 +14,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.sparse.linalg import lobpcg_standard
 
 from fpjax import lockstep, restarted, tridiagonal
+from fpjax.evidence import FpjaxError
 from fpjax.lockstep import append, combine, every, orthogonalise, unit
 
 
@@ -265,6 +267,45 @@ def _norm_restarted(forward, transpose, d, key, tol, steps, dtype, start) -> Nor
     options = {"tol": tol, "steps": steps, "dtype": dtype, "start": start, "ends": "high"}
     found = restarted.lanczos(lambda v: transpose(forward(v)), d, key, **options)
     return _lifted(forward, transpose, found.high_vector, 2 * found.products)
+
+
+class Leading(NamedTuple):
+    """The largest eigenvalues of a symmetric operator, decreasing.
+
+    Attributes:
+      values: (count,) Ritz values, each a lower estimate (of the i-th largest, by Cauchy interlacing).
+      vectors: (count, d), orthonormal. residuals: (count,), ||A v - theta v||. iterations: of LOBPCG, int32.
+    """
+
+    values: jax.Array
+    vectors: jax.Array
+    residuals: jax.Array
+    iterations: jax.Array
+
+
+def leading(operator: Callable, d: int, key, count: int, *, tol=1e-8, steps: int = MOST, dtype=None) -> Leading:
+    """The ``count`` largest eigenvalues of a symmetric operator, by JAX's LOBPCG (Knyazev 2001).
+
+    A block method sees eigenvalues that coincide, which Lanczos from one vector cannot.
+
+    Args:
+      operator: v -> A v on flat vectors of d values, A symmetric.
+      count: how many; 5·count < d.
+      tol: residual, relative to the largest Ritz value. steps: most iterations, each ``count`` products or a few times that.
+
+    Raises:
+      FpjaxError: if 5·count >= d.
+
+    Not for use under vmap: its small eigenproblems are LAPACK calls (see :mod:`fpjax.tridiagonal`); use ``jax.lax.map``.
+    """
+    if count < 1 or 5 * count >= d:
+        raise FpjaxError(f"LOBPCG finds between 1 and {(d - 1) // 5} eigenvalues of {d} values; asked for {count}")
+    dtype = jnp.result_type(float) if dtype is None else dtype
+    many = jax.vmap(operator, in_axes=1, out_axes=1)
+    first = jax.random.normal(key, (d, count), dtype)
+    values, columns, iterations = lobpcg_standard(many, first, m=steps, tol=tol)
+    residuals = jnp.linalg.norm(many(columns) - columns * values[None], axis=0)
+    return Leading(values, columns.T, residuals, jnp.asarray(iterations, jnp.int32))
 
 
 class Spectrum(NamedTuple):

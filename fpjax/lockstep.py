@@ -49,6 +49,7 @@ def grow(basis: Basis, most: int) -> Basis:
 
 def append(basis: Basis, v, count) -> Basis:
     """The basis with v as its vector number ``count`` (from 0; the same in all lanes)."""
+    count = jnp.asarray(count, jnp.int32)
     place = count % BLOCK
     mine = (jnp.arange(BLOCK, dtype=place.dtype) == place)[:, None]
     fresh = place == 0  # a new block begins

@@ -23,6 +23,7 @@ SEARCH_TOL = 1e-4  # Ritz residual, relative, while climbing
 START_TOL = 1e-2  # enough to choose a start
 TRIES = 16  # random points from which a climb chooses its start
 MOMENTUM = 0.8
+SLACK = 1e-3
 FIRST_STEP = 0.3  # length of the first trial step, relative to the region's scale
 FINAL_TOL = 1e-8  # and at the point that is returned
 PAIR_SIZES = (1e-2, 1e-3, 1e-4, 1e-5)  # lengths of witness pairs, relative to the region's scale
@@ -89,11 +90,16 @@ def _slope(y, p: Step, right, left):
 
 
 def _ascend(y, p: Step, region: Region, key, objective: str, iterations: int, shift=1):
-    """``iterations`` trial steps from y, each kept only if it is better; the new point and its value."""
+    """``iterations`` trial steps from y; the best point seen.
+
+    A step is kept unless it loses more than SLACK of the value: on a plateau, where one mode of the data holds all the
+    posterior weight, the gradient is tiny but points to the nearest tie between modes, and nothing rises on the way there.
+    """
     value, right, left, _ = _value(y, p, objective, key, None, SEARCH_TOL, shift)
 
     def trial(carry, k):
-        y, value, right, left, size, momentum = carry
+        here, (best_y, best), size, momentum = carry
+        y, value, right, left = here
         # The averaged direction follows a narrow ridge along which the plain gradient would zigzag.
         way = _unit(MOMENTUM * momentum + _unit(_slope(y, p, right, left)))
         moved = region.project(y + size * region.scale * way)
@@ -101,16 +107,16 @@ def _ascend(y, p: Step, region: Region, key, objective: str, iterations: int, sh
         start = right + 0.3 * noise / jnp.linalg.norm(noise)  # warm, with a part in every direction
         start = start / jnp.linalg.norm(start)
         new, new_right, new_left, _ = _value(moved, p, objective, k, start, SEARCH_TOL, shift)
-        better = new > value
-        kept = jax.tree.map(
-            lambda a, b: jnp.where(better, a, b), (moved, new, new_right, new_left), (y, value, right, left)
-        )
-        size = jnp.where(better, jnp.minimum(1.5 * size, 2), 0.4 * size)
-        return (*kept, size, jnp.where(better, way, jnp.zeros_like(way))), None
+        keep = new > value - SLACK * jnp.abs(value)
+        here = jax.tree.map(lambda a, b: jnp.where(keep, a, b), (moved, new, new_right, new_left), here)
+        size = jnp.where(keep, jnp.minimum(1.5 * size, 2), 0.4 * size)
+        record = new > best
+        top = (jnp.where(record, moved, best_y), jnp.where(record, new, best))
+        return (here, top, size, jnp.where(keep, way, jnp.zeros_like(way))), None
 
-    start = (y, value, right, left, jnp.full((), FIRST_STEP, y.dtype), jnp.zeros_like(y))
-    (y, value, *_), _ = jax.lax.scan(trial, start, jax.random.split(key, iterations))
-    return y, value
+    start = ((y, value, right, left), (y, value), jnp.full((), FIRST_STEP, y.dtype), jnp.zeros_like(y))
+    (_, top, *_), _ = jax.lax.scan(trial, start, jax.random.split(key, iterations))
+    return top
 
 
 def _unit(v):

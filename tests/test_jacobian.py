@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from fpjax import jacobian, restarted
+from fpjax.evidence import FpjaxError
 
 PER_KIND = 100 if os.environ.get("FPJAX_FULL") else 10
 ACCURACY = 1e-6
@@ -186,3 +187,19 @@ def test_large_points_take_the_restarted_road(monkeypatch):
     few = jacobian.spectral_norm(forward, transpose, d, jax.random.key(0), tol=1e-6)
     np.testing.assert_allclose([full.value, few.value], 3, rtol=1e-6)
     assert few.residual <= 1e-4
+
+
+def test_leading_sees_eigenvalues_that_coincide():
+    rng = np.random.default_rng(0)
+    matrix = _symmetric(rng, np.r_[2.0, 2.0, 1.5, np.linspace(-1, 1, 57)])
+    found = jacobian.leading(lambda v: jnp.asarray(matrix) @ v, 60, jax.random.key(0), 3)
+    np.testing.assert_allclose(found.values, [2, 2, 1.5], rtol=1e-9)
+    assert (np.asarray(found.values) <= np.asarray([2, 2, 1.5]) + 1e-13).all()
+    vectors = np.asarray(found.vectors)
+    np.testing.assert_allclose(vectors @ vectors.T, np.eye(3), atol=1e-10)
+    np.testing.assert_allclose(
+        np.linalg.norm(vectors @ matrix - vectors * found.values[:, None], axis=1), found.residuals
+    )
+    assert (found.residuals < 1e-4).all()
+    with pytest.raises(FpjaxError, match="between 1 and 11"):
+        jacobian.leading(lambda v: v, 60, jax.random.key(0), 12)

@@ -174,6 +174,23 @@ def test_search_reaches_the_known_worst_point():
         worst.search(step, ball, jax.random.key(0), objective="nonsense")
 
 
+def test_search_leaves_a_plateau():
+    """Far from the tie between two narrow modes nothing rises: J is constant there to 1e-12; the tie is 0.9 away."""
+    den = jax.tree.map(jnp.asarray, exact.mixture(np.asarray([[-1.0, 0.0], [1.0, 0.0]]), 0.1))
+    sigma, rho = 0.25, 0.2
+    step = Step(den, jnp.asarray(sigma), jnp.asarray(rho), jnp.zeros(2), jnp.zeros(1, jnp.int32))
+    ball = regions.Ball(jnp.asarray([[1.5, 0.0]]), jnp.asarray([1.6]))
+    far = step._replace(condition=jnp.zeros(1, jnp.int32))
+    start = regions.Ball(jnp.asarray([[2.6, 0.0]]), jnp.asarray([0.2]))
+    assert (
+        worst.sample(far, start, jax.random.split(jax.random.key(1), 8)).max() < 0.9
+    )  # kappa on the plateau: below 1 - rho
+    total = 0.1**2 + sigma**2
+    top = (1 - rho) * (0.1**2 / total + sigma**2 / total**2 - 1)
+    found = worst.search(step, ball, jax.random.key(0), iterations=30, restarts=1)
+    np.testing.assert_allclose(found.value, top, rtol=1e-3)
+
+
 def test_study_of_a_known_denoiser_and_its_pages(tmp_path):
     """A Gaussian of variance c: J = c/(c + sigma²)·I everywhere, so every figure is known."""
     c = 0.5
