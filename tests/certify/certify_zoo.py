@@ -1,133 +1,19 @@
 """Small models in the card format, with a float64 and a 200-digit evaluation that share no code with the kernel."""
 
-import hashlib
-import json
-
 import mpmath
 import numpy as np
-from safetensors.numpy import save
 
 from fpjax.certify import check as kernel
-
-
-def write(folder, name, layers, tensors, shape, classes=0):
-    """Writes NAME.safetensors and NAME.json; returns the path of the card."""
-    raw = save({k: np.ascontiguousarray(v, np.float32) for k, v in tensors.items()})
-    (folder / f"{name}.safetensors").write_bytes(raw)
-    card = {
-        "format": "fpjax-model/1",
-        "name": name,
-        "shape": list(shape),
-        "conditions": [str(i) for i in range(classes)],
-        "weights": f"{name}.safetensors",
-        "sha256": hashlib.sha256(raw).hexdigest(),
-        "layers": layers,
-    }
-    path = folder / f"{name}.json"
-    path.write_text(json.dumps(card))
-    return path
-
-
-def f32(x):
-    """The float64 value of the float32 that will be stored."""
-    return np.asarray(x, np.float32).astype(np.float64)
-
-
-def mixture_tensors(rng, d, components=5, rank=2, classes=0, spread=1.0):
-    u = np.stack([np.linalg.qr(rng.standard_normal((d, rank)))[0] for _ in range(components)])
-    return {
-        "means": f32(spread * rng.standard_normal((components, d))),
-        "factors": f32(u),
-        "variances": f32(rng.uniform(0.05, 1.0, (components, rank))),
-        "floor": f32(rng.uniform(0.001, 0.05, components)),
-        "logits": f32(rng.standard_normal((classes + 1, components))),
-    }
-
-
-MIXTURE = [
-    {"op": "mixture", "out": "D", "in": "y"} | {k: k for k in ("means", "factors", "variances", "floor", "logits")}
-]
-
-
-def gradient_layers(fn="tanh", softmax=False):
-    """W diag(b) phi(diag(a) W^T y + c) + skip*y with gains from (sigma, condition): the pattern of T6."""
-    act = (
-        {"op": "softmax", "out": "h", "in": "p"} if softmax else {"op": "elementwise", "out": "h", "in": "p", "fn": fn}
-    )
-    gain = "scale" if softmax else "multiply"
-    return [
-        {"op": "edm", "out": "noise", "which": "noise", "data_std": 0.5},
-        {"op": "edm", "out": "skip", "which": "skip", "data_std": 0.5},
-        {"op": "affine", "out": "na", "in": "noise", "weight": "Wa", "bias": "ba"},
-        {"op": "elementwise", "out": "a", "in": "na", "fn": "softplus"},
-        {"op": "embed", "out": "c", "table": "table"},
-        {"op": "affine_t", "out": "u", "in": "y", "weight": "W"},
-        {"op": gain, "out": "ua", "in": "u", "by": "a"},
-        {"op": "add", "out": "p", "in": ["ua", "c"]},
-        act,
-        {"op": gain, "out": "hb", "in": "h", "by": "a"},
-        {"op": "affine", "out": "g", "in": "hb", "weight": "W", "bias": "b"},
-        {"op": "scale", "out": "s", "in": "y", "by": "skip"},
-        {"op": "add", "out": "D", "in": ["s", "g"]},
-    ]
-
-
-def gradient_tensors(rng, d, width=6, classes=0, scale=0.5, softmax=False):
-    n = 1 if softmax else width
-    return {
-        "W": f32(scale * rng.standard_normal((d, width))),
-        "Wa": f32(0.3 * rng.standard_normal((n, 1))),
-        "ba": f32(rng.standard_normal(n)),
-        "table": f32(rng.standard_normal((classes + 1, width))),
-        "b": f32(0.1 * rng.standard_normal(d)),
-    }
-
-
-def plain_layers(blocks=2):
-    """An EDM-preconditioned residual MLP."""
-    layers = [{"op": "edm", "out": f"c_{k}", "which": k, "data_std": 0.5} for k in ("in", "skip", "out", "noise")]
-    layers += [
-        {"op": "affine", "out": "f", "in": "c_noise", "weight": "freq", "bias": "phase"},
-        {"op": "elementwise", "out": "fc", "in": "f", "fn": "cos"},
-        {"op": "affine", "out": "e0", "in": "fc", "weight": "We", "bias": "be"},
-        {"op": "embed", "out": "ce", "table": "table"},
-        {"op": "add", "out": "e1", "in": ["e0", "ce"]},
-        {"op": "elementwise", "out": "e", "in": "e1", "fn": "silu"},
-        {"op": "scale", "out": "x", "in": "y", "by": "c_in"},
-        {"op": "affine", "out": "h0", "in": "x", "weight": "Win", "bias": "bin"},
-    ]
-    for i in range(blocks):
-        layers += [
-            {"op": "affine", "out": f"p{i}", "in": f"h{i}", "weight": f"A{i}", "bias": f"a{i}"},
-            {"op": "affine", "out": f"q{i}", "in": "e", "weight": f"E{i}"},
-            {"op": "add", "out": f"r{i}", "in": [f"p{i}", f"q{i}"]},
-            {"op": "elementwise", "out": f"s{i}", "in": f"r{i}", "fn": "silu"},
-            {"op": "affine", "out": f"t{i}", "in": f"s{i}", "weight": f"B{i}", "bias": f"b{i}"},
-            {"op": "add", "out": f"h{i + 1}", "in": [f"h{i}", f"t{i}"]},
-        ]
-    return [
-        *layers,
-        {"op": "elementwise", "out": "z", "in": f"h{blocks}", "fn": "silu"},
-        {"op": "affine", "out": "o", "in": "z", "weight": "Wout", "bias": "bout"},
-        {"op": "scale", "out": "co", "in": "o", "by": "c_out"},
-        {"op": "scale", "out": "cs", "in": "y", "by": "c_skip"},
-        {"op": "add", "out": "D", "in": ["cs", "co"]},
-    ]
-
-
-def plain_tensors(rng, d, width=8, blocks=2, classes=0, gain=1.0):
-    def w(m, n, g=1.0):
-        return f32(g * rng.standard_normal((m, n)) / np.sqrt(n))
-
-    t = {
-        "freq": w(width, 1), "phase": f32(rng.uniform(0, 6, width)), "We": w(width, width), "be": f32(np.zeros(width)),
-        "table": w(classes + 1, width), "Win": w(width, d), "bin": f32(0.1 * rng.standard_normal(width)),
-        "Wout": w(d, width, gain), "bout": f32(0.1 * rng.standard_normal(d)),
-    }  # fmt: skip
-    for i in range(blocks):
-        t |= {f"A{i}": w(width, width), f"a{i}": f32(0.1 * rng.standard_normal(width)), f"E{i}": w(width, width)}
-        t |= {f"B{i}": w(width, width, 0.5), f"b{i}": f32(0.1 * rng.standard_normal(width))}
-    return t
+from proofs_checks.certificates import (  # noqa: F401
+    MIXTURE,
+    f32,
+    gradient_layers,
+    gradient_tensors,
+    mixture_tensors,
+    plain_layers,
+    plain_tensors,
+    write,
+)
 
 
 class Floats:
