@@ -1,0 +1,218 @@
+"""The models that claims are measured on, and what is measured of them at every (image, step).
+
+Two trained networks, and three exact denoisers of the same training images: of a Gaussian with their mean and covariance,
+of a mixture with one component a class, and of the images themselves (300 of them). Everything is float64.
+
+At each step y_t = x + sigma_t·n is drawn and y_s = F(y_t), so that a solution is known whatever any solver does.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+STEPS = 50  # as in the paper's experiments
+GRIDS = (STEPS, 10)  # where the number of steps decides, fewer steps are looked at too
+ITERATIONS = 100
+BATCH = 50
+MODELS = ("digits-plain", "digits-monotone", "gaussian", "mixture", "empirical data")
+NETWORKS = MODELS[:2]
+
+
+class Measured(NamedTuple):
+    """Arrays over (steps, images, ...), noisier level of each step first axis, smallest first; iterations last.
+
+    Attributes:
+      rho, sigma, scale: (steps,); scale is sqrt(abar_t).
+      jacobian: J_D at the known solution, (steps, images, d, d).
+      gap: |dz| of a second point at z + n, n ~ N(0, I), in z-coordinates (steps, images).
+      image: |dD|, the difference of the two predicted clean images; along: <dD, dz>/|dz|.
+      ratio: |f(z) - f(z + n)|/|n|.
+      intra: |f(z_k) - z_k| along plain iteration from z_s (steps, images, ITERATIONS), in z.
+      inter: |f(z_k) - f(zhat_k)|, the second path started at z_s + n.
+      error: |z_k - z*| to the known solution.
+      other: the same for the second path.
+    """
+
+    rho: np.ndarray
+    sigma: np.ndarray
+    scale: np.ndarray
+    jacobian: np.ndarray
+    gap: np.ndarray
+    image: np.ndarray
+    along: np.ndarray
+    ratio: np.ndarray
+    intra: np.ndarray
+    inter: np.ndarray
+    error: np.ndarray
+    other: np.ndarray
+
+    @property
+    def kappa(self) -> np.ndarray:
+        """||J_G|| = (1 - rho)·||I - J_D|| at the solution, (steps, images)."""
+        eye = np.eye(self.jacobian.shape[-1])
+        return (1 - self.rho[:, None]) * np.linalg.norm(eye - self.jacobian, 2, axis=(2, 3))
+
+    @property
+    def modulus(self) -> np.ndarray:
+        """rho + (1 - rho)·lambda_min(sym J_D) at the solution, (steps, images)."""
+        lowest = np.linalg.eigvalsh((self.jacobian + np.swapaxes(self.jacobian, 2, 3)) / 2)[..., 0]
+        return self.rho[:, None] + (1 - self.rho[:, None]) * lowest
+
+    @property
+    def converged(self) -> np.ndarray:
+        """Whether plain iteration from z_s reached a relative residual of 1e-6 within ITERATIONS, (steps, images)."""
+        return self.intra[..., -1] <= 1e-6 * np.maximum(self.intra[..., 0], 1e-300)
+
+
+@functools.cache
+def denoiser(name: str):
+    """The model of that name, float64."""
+    import fpjax
+    from fpjax import data
+    from fpjax.models import exact
+
+    if name in NETWORKS:
+        return fpjax.load(name).astype(jnp.float64)
+    split = data.load("digits")
+    flat = split.train.reshape(len(split.train), -1).astype(np.float64)
+    if name == "gaussian":
+        den = exact.gaussian(flat.mean(axis=0).reshape(8, 8), np.cov(flat.T))
+    elif name == "mixture":
+        groups = [flat[split.train_labels == c] for c in range(10)]
+        means = np.stack([g.mean(axis=0) for g in groups])
+        spread = np.sqrt(np.mean([g.var(axis=0).mean() for g in groups]))
+        den = exact.mixture(means.reshape(-1, 8, 8), spread, np.asarray([len(g) for g in groups], float))
+    else:
+        den = exact.empirical(split.train[:300].astype(np.float64))
+    return den.astype(jnp.float64)
+
+
+def conditions(den, labels) -> np.ndarray:
+    """The class of each image where the model has classes, "no condition" otherwise."""
+    return np.asarray(labels if den.conditions else np.full(len(labels), den.null), np.int32)
+
+
+@jax.jit
+def _at(den, sigma, rho, y, n, c):
+    """One lane: everything of Measured at one (image, step), in y-coordinates."""
+    from fpjax.step import F, G, Step, denoised
+
+    def lane(args):
+        sigma, rho, y, n, c = args
+
+        def p(target):
+            return Step(den, sigma, rho, target, c)
+
+        target = F(y, p(y))
+        d, size = (lambda v: denoised(v, p(target))), y.size
+        jacobian = jax.jacfwd(d)(y).reshape(size, size)
+        shifted, change = y + n, d(y + n) - d(y)
+        norm = jnp.linalg.norm
+        ratio = norm((G(shifted, p(target)) - G(y, p(target))).ravel()) / norm(n.ravel())
+
+        def move(pair, _):
+            a, b = pair
+            fa, fb = G(a, p(target)), G(b, p(target))
+            return (fa, fb), tuple(norm(v.ravel()) for v in (fa - a, fa - fb, a - y, b - y))
+
+        losses = jax.lax.scan(move, (target, target + n), None, length=ITERATIONS)[1]
+        return jacobian, norm(n.ravel()), norm(change.ravel()), jnp.sum(change * n) / norm(n.ravel()), ratio, *losses
+
+    return jax.lax.map(lane, (sigma, rho, y, n, c), batch_size=BATCH)
+
+
+@functools.cache
+def measure(name: str, images: int = 20, seed: int = 0, steps: int = STEPS) -> Measured:
+    """Everything, on held-out images at each of the steps of DDIM on DDPM's linear schedule."""
+    import fpjax
+    from fpjax import process
+
+    grid, den = process.ddim(steps), denoiser(name)
+    x, labels = fpjax.samples("digits", images, seed)
+    c = conditions(den, labels)
+    sigma, rho = grid.sigmas[1:], grid.rho
+    scale = np.asarray(grid.scale(sigma))
+    rng = np.random.default_rng(seed)
+    first, second = rng.normal(size=(2, steps, *x.shape))
+    wide = (slice(None), None, None, None)
+    y, n = x[None] + sigma[wide] * first, second / scale[wide]
+    lanes = [np.repeat(v, images) for v in (sigma, rho)]
+    flat = [v.reshape(-1, *x.shape[1:]) for v in (y, n)]
+    found = _at(den, *map(jnp.asarray, (*lanes, *flat, np.tile(c, steps))))
+    jacobian, gap, image, along, ratio, *losses = (np.asarray(v).reshape(steps, images, *v.shape[1:]) for v in found)
+    times = scale[:, None]
+    losses = [v * times[..., None] for v in losses]
+    return Measured(rho, sigma, scale, jacobian, gap * times, image, along, ratio, *losses)
+
+
+@jax.jit
+def _denoise(den, sigma, y, c):
+    from fpjax.denoiser import evaluate
+
+    return jax.lax.map(lambda args: evaluate(den, args[1], args[0], args[2], None), (sigma, y, c), batch_size=BATCH)
+
+
+def denoise(den, sigma, y, c) -> np.ndarray:
+    """D at each lane: sigma (n,), y (n, *shape), c (n,)."""
+    return np.asarray(_denoise(den, jnp.asarray(sigma), jnp.asarray(y), jnp.asarray(c)))
+
+
+def everywhere(images: int, seed: int, grids=GRIDS):
+    """(label, name, steps, measured) for each model and number of steps."""
+    for steps in grids:
+        for name in MODELS:
+            yield f"{name}, {steps} steps", name, steps, measure(name, images, seed, steps)
+
+
+@functools.partial(jax.jit, static_argnames=("count", "periods"))
+def _jump(den, sigma, rho, x, c, count: int, periods: int):
+    from fpjax.step import G, Step
+
+    def lane(args):
+        target, c = args
+        p = Step(den, sigma, rho, target, c)
+
+        def size(v):
+            return jnp.linalg.norm(v.ravel())
+
+        y = jax.lax.fori_loop(0, count, lambda _, y: G(y, p), target)
+        after = jax.lax.scan(lambda v, _: (G(v, p),) * 2, y, None, length=periods)[1]
+        back = jax.vmap(lambda v: size(v - y))(after)
+        return back / (1 + size(y))
+
+    return jax.lax.map(lane, (x, c), batch_size=BATCH)
+
+
+@functools.partial(jax.jit, static_argnames=("limit",))
+def solutions(den, sigma, rho, target, start, c, guidance, limit: int = 200):
+    """The solver auto on lanes (sigma (n,), rho (n,), target, start (n, *shape), c (n,)): points and whether solved."""
+    from fpjax.evidence import Exit
+    from fpjax.solve import solve
+    from fpjax.step import G, Step
+
+    def lane(args):
+        sigma, rho, target, start, c = args
+        p = Step(den, sigma, rho, target, c, guidance)
+        s = solve(G, start, p, solver="auto", tol=1e-9, limit=limit, stop="residual")
+        return s.y, (s.exit == Exit.CONVERGED) | (s.exit == Exit.CONVERGED_TO_PRECISION)
+
+    return jax.lax.map(lane, (sigma, rho, target, start, c), batch_size=BATCH)
+
+
+def jumps(name: str, time: float, images: int, seed: int, count: int, periods: int):
+    """One step of a rectified flow from t = 0.01 to ``time``, from y_s = image: arrived, cycles, solved (images,) bool."""
+    import fpjax
+    from fpjax import process
+
+    grid, den = process.rectified_flow(1, t_min=0.01, t_max=time), denoiser(name)
+    x, labels = fpjax.samples("digits", images, seed)
+    x, c = jnp.asarray(x, jnp.float64), jnp.asarray(conditions(den, labels))
+    sigma, rho = jnp.asarray(grid.sigmas[1]), jnp.asarray(grid.rho[0])
+    back = np.asarray(_jump(den, sigma, rho, x, c, count, periods))
+    arrived = back[:, 0] < 1e-6
+    cycles = (back[:, 0] > 1e-3) & (back[:, 1:].min(axis=1) < 1e-6)
+    lanes = (jnp.full(images, v) for v in (sigma, rho))
+    return arrived, cycles, np.asarray(solutions(den, *lanes, x, x, c, None)[1])
