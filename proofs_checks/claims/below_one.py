@@ -23,8 +23,8 @@ def instance() -> Instance:
 
 
 def broken_instance() -> Instance:
-    """The smallest: two neighbouring points, states between them, little noise."""
-    return Instance({"points": [0, 1], "at": 0, "other": 7, "high": 1, "low": 0}, violates="claim")
+    """The smallest: two points, states between them, little noise."""
+    return Instance({"points": [-1, 1], "at": 0, "other": 1, "high": 2, "low": 1}, violates="claim")
 
 
 def cases():
@@ -58,5 +58,7 @@ def rows(images: int = 20, seed: int = 0) -> list[Row]:
             f"between the two states at {percent(share)} of the (image, step), k up to {seen['largest']:.3g}; "
             f"at the solution itself at {percent(near)}, k up to {local.max():.3g}"
         )
-        found.append(Row(name, "holds" if share == near == 1 else "fails", detail, {"share": share, "at": near, **seen}))
+        found.append(
+            Row(name, "holds" if share == near == 1 else "fails", detail, {"share": share, "at": near, **seen})
+        )
     return found

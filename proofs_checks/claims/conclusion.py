@@ -24,7 +24,7 @@ def instance() -> Instance:
 
 def broken_instance() -> Instance:
     """The smallest step at which plain iteration goes round in a circle about the one solution."""
-    return Instance({"points": [0, 1], "at": 4, "high": 2, "low": 1}, violates="claim")
+    return Instance({"points": [-1, 1], "at": 1, "high": 2, "low": 1}, violates="claim")
 
 
 def cases():

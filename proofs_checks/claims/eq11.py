@@ -48,5 +48,7 @@ def rows(images: int = 20, seed: int = 0) -> list[Row]:
     from fpjax import process
 
     loose = quantiles(1 / (1 - process.ddim(STEPS).rho))
-    detail = f"the bound is larger than c_t by a factor of {loose['50 %']:.3g} in the median, up to {loose['largest']:.3g}"
+    detail = (
+        f"the bound is larger than c_t by a factor of {loose['50 %']:.3g} in the median, up to {loose['largest']:.3g}"
+    )
     return [Row("any network", "holds", detail, loose)]

@@ -25,8 +25,8 @@ def instance() -> Instance:
 
 
 def broken_instance() -> Instance:
-    """The smallest: two neighbouring points, states between them, little noise."""
-    return Instance({"points": [0, 1], "at": 4, "other": 6, "high": 2, "low": 1}, violates="claim")
+    """The smallest: two points, states between them, little noise."""
+    return Instance({"points": [-1, 1], "at": 0, "other": 1, "high": 2, "low": 1}, violates="claim")
 
 
 def cases():

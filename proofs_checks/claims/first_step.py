@@ -69,7 +69,9 @@ def rows(images: int = 20, seed: int = 0) -> list[Row]:
         fails = ~m.converged
         first, later = float(fails[0].mean()), float(fails[1:].mean())
         where = np.flatnonzero(fails.any(axis=1)) + 1
-        detail = f"plain iteration fails for {percent(first)} of the images in the first step and at {percent(later)} of "
+        detail = (
+            f"plain iteration fails for {percent(first)} of the images in the first step and at {percent(later)} of "
+        )
         detail += "the later (image, step)" + (f", the last at step {where[-1]}" if len(where) else "")
         verdict = "holds" if first > 0 and later == 0 else "fails"
         found.append(Row(label, verdict, detail, {"first": first, "later": later}))

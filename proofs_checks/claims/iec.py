@@ -26,8 +26,8 @@ def instance() -> Instance:
 
 
 def broken_instance() -> Instance:
-    """The smallest: two neighbouring points and little noise."""
-    return Instance({"points": [0, 1], "at": 5, "high": 2, "low": 1}, violates="claim")
+    """The smallest: two points and little noise."""
+    return Instance({"points": [-1, 1], "at": 0, "high": 2, "low": 1}, violates="claim")
 
 
 def cases():
@@ -41,7 +41,9 @@ def check(instance: Instance, samples: int = 200, seed: int = 0) -> Outcome:
     slope = p.rho * np.eye(p.target.size) + (1 - p.rho) * p.slope(p.target)
     norms = {l: float(np.linalg.norm(np.eye(p.target.size) - l * slope, 2)) for l in RANGE}
     bad = [l for l, norm in norms.items() if norm >= 1]
-    detail = f"norm at most {max(norms.values()):.4g}; " + (f"not below 1 from l = {min(bad)}" if bad else "below 1 for all l")
+    detail = f"norm at most {max(norms.values()):.4g}; " + (
+        f"not below 1 from l = {min(bad)}" if bad else "below 1 for all l"
+    )
     return conclude({}, not bad, "sampled", 1, detail, {str(l): v for l, v in norms.items()})
 
 

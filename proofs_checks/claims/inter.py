@@ -27,7 +27,7 @@ def instance() -> Instance:
 
 def broken_instance() -> Instance:
     """The smallest step at which two different starts end in the same cycle, in step, away from the one solution."""
-    return Instance({"points": [0, 1], "at": 4, "other": 1, "high": 2, "low": 1}, violates="claim")
+    return Instance({"points": [-1, 1], "at": 1, "other": 1, "high": 2, "low": 1}, violates="claim")
 
 
 def cases():

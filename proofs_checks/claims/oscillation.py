@@ -23,8 +23,8 @@ TIMES = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 
 
 def instance() -> Instance:
-    """The smallest that the search found: two neighbouring points, a cycle of period 2 about the solution."""
-    return Instance({"points": [0, 1], "at": 4, "high": 2, "low": 1})
+    """The smallest that the search found: two points, a cycle of period 2 about the solution."""
+    return Instance({"points": [-1, 1], "at": 1, "high": 2, "low": 1})
 
 
 def broken_instance() -> None:
@@ -70,5 +70,7 @@ def rows(images: int = 20, seed: int = 0) -> list[Row]:
                     f"auto solves {percent(solved[~arrived].mean())} of these"
                 )
         verdict = "holds" if any_cycle else "undecided" if any_other else "fails"
-        found.append(Row(name, verdict, "; ".join(parts) or "plain iteration arrives for every image and time", figures))
+        found.append(
+            Row(name, verdict, "; ".join(parts) or "plain iteration arrives for every image and time", figures)
+        )
     return found

@@ -23,8 +23,8 @@ def instance() -> Instance:
 
 
 def broken_instance() -> Instance:
-    """The smallest: two neighbouring points and little noise."""
-    return Instance({"points": [0, 1], "at": 5, "high": 2, "low": 1}, violates="claim")
+    """The smallest: two points and little noise."""
+    return Instance({"points": [-1, 1], "at": 0, "high": 2, "low": 1}, violates="claim")
 
 
 def cases():

@@ -26,7 +26,7 @@ def instance() -> Instance:
 
 def broken_instance() -> Instance:
     """Two points of the plane: predictions differ along the line through them, whatever the states do."""
-    return Instance({"a": [0, 0], "b": [1, 1], "points": [(0, 0), (0, 1)], "high": 1, "low": 0}, violates="claim")
+    return Instance({"points": [(0, 1), (1, 0)], "a": [0, 0], "b": [0, 1], "high": 2, "low": 1}, violates="claim")
 
 
 def cases():
