@@ -84,7 +84,8 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python -m proofs_checks", description="Check the theorems numerically.")
     p.add_argument("names", nargs="*", metavar="NAME", help="theorems to check, for example T2; all if left out")
     p.add_argument("--claims", action="store_true", help="what becomes of the paper's and of others' claims")
-    p.add_argument("--samples", type=int, default=200, help="random points for each sampled check (200); a claim looks at a tenth as many images")  # fmt: skip
+    sampled = "random points for each sampled check (200); a claim looks at a tenth as many images"
+    p.add_argument("--samples", type=int, default=200, help=sampled)
     p.add_argument("--seed", type=int, default=0)
     shape = p.add_mutually_exclusive_group()
     shape.add_argument("--json", action="store_true", help="print the rows as JSON")

@@ -22,13 +22,14 @@ CLAIMS = """# What becomes of the claims
 
 Written by `python -m proofs_checks --docs docs`; `python -m proofs_checks --claims` measures them again.
 
-Statements of the paper (*Exploring Fixed Point in Image Editing*, NeurIPS 2024) and of others, put in the terms of the theorems and
-measured on two trained networks and on three exact denoisers of the same images (a Gaussian, a mixture with one component a class,
-and 300 of the images themselves). Held-out 8×8 digits; DDIM on DDPM's linear schedule in 50 steps, as in the paper's experiments, and in
-10 where that matters; y_t = x + sigma_t·n and y_s = F(y_t), so that a solution is known. A verdict is about *these models*; with a
-claim that something always holds, "holds" means that no exception was seen, unless the reason names a theorem that proves it.
-The smallest counterexamples were found and minimised by hypothesis among problems with two or three points, and are searched for
-again by a test.
+Statements of the paper (*Exploring Fixed Point in Image Editing*, NeurIPS 2024) and of others, put in the terms of the theorems
+and measured on two trained networks and on three exact denoisers of the same images (a Gaussian, a mixture with one component
+a class, and 300 of the images themselves). Held-out 8×8 digits; DDIM on DDPM's linear schedule in 50 steps, as in the paper's
+experiments, and in 10 where that matters; y_t = x + sigma_t·n and y_s = F(y_t), so that a solution is known.
+
+A verdict is about *these models*. Where a claim says that something always holds, "holds" means that no exception was seen,
+unless the reason names a theorem that proves it. The smallest counterexamples were found and minimised by hypothesis among
+problems with two or three points; a test searches for smaller ones. The equations' numbers are those of the paper.
 """
 
 
@@ -143,39 +144,18 @@ vertical-align:top}pre{background:#f6f6f6;padding:1rem;overflow-x:auto}h2{margin
 
 def html(markdown: str) -> str:
     """One of the pages above as a self-contained HTML page: headings, tables, lists, preformatted text, paragraphs."""
-    out, block = [], []
-    lines = markdown.splitlines()
-    title = lines[0].lstrip("# ")
-
-    def flush():
-        if block:
-            out.append(_block(block.copy()))
-            block.clear()
-
-    inside = False
-    for line in lines:
-        if line.startswith("```"):
-            if inside:
-                out.append("<pre>" + escaping.escape("\n".join(block)) + "</pre>")
-                block.clear()
-            else:
-                flush()
-            inside = not inside
-        elif inside or line.strip():
-            block.append(line)
-        else:
-            flush()
-    flush()
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escaping.escape(title)}</title>'
-    return (
-        f'<!doctype html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head>\n<body>\n'
-        + "\n".join(out)
-        + "\n</body></html>"
-    )
+    title = escaping.escape(markdown.splitlines()[0].lstrip("# "))
+    blocks = re.findall(r"^```text\n(?:.*\n)*?```$|(?:^.+\n)+", markdown, re.MULTILINE)
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    head += f"<title>{title}</title><style>{STYLE}</style>"
+    body = "\n".join(_block(block.strip().splitlines()) for block in blocks)
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>'
 
 
 def _block(lines: list[str]) -> str:
-    """A paragraph, heading, list or table."""
+    """A paragraph, heading, list, table or preformatted text."""
+    if lines[0].startswith("```"):
+        return "<pre>" + escaping.escape("\n".join(lines[1:-1])) + "</pre>"
     if heading := re.match(r"(#+) (.*)", lines[0]):
         level, text = len(heading[1]), heading[2]
         anchor = re.sub(r"\W+", "-", text.lower()).strip("-")

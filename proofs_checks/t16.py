@@ -6,9 +6,10 @@ F^ satisfy |F^(y) - F(y)| <= delta at the points visited. For the computed resid
 (omega·delta + e)/(1 - q) of y*, so with a residual of at most L·(omega·delta + e)/(1 - q) + delta. Over several steps with
 moduli m_k these errors add up, each multiplied by the 1/m_j of its own step and of those after it (T9).
 
-**Proof.** m·|y - y*|² <= <F(y) - y_s, y - y*> <= (r^ + delta)·|y - y*|, since |F(y) - y_s| <= |F^(y) - y_s| + |F^(y) - F(y)|. For
+**Proof.** m·|y - y*|² <= <F(y) - y_s, y - y*> <= (r^ + delta)·|y - y*|, as |F(y) - y_s| <= |F^(y) - y_s| + |F^(y) - F(y)|. For
 the iteration let T(y) = y + omega·(y_s - F(y)) and T^ its computed form: |T^(y) - y*| <= |T^(y) - T(y)| + |T(y) - T(y*)|
-<= (omega·delta + e) + q·|y - y*|, so limsup |y_k - y*| <= (omega·delta + e)/(1 - q); then |F^(y) - y_s| <= |F(y) - F(y*)| + delta.
+<= (omega·delta + e) + q·|y - y*|, so limsup |y_k - y*| <= (omega·delta + e)/(1 - q), and the residual there is at most
+|F(y) - F(y*)| + delta <= L·|y - y*| + delta.
 Over steps, if y_{k-1} is wrong by E, the exact solution for it is wrong by at most E/m_k (T9), and the computed one by
 (r^ + delta)/m_k more. ∎
 

@@ -48,8 +48,8 @@ def rows(images: int = 20, seed: int = 0) -> list[Row]:
         share, lowest = float(m.converged.mean()), float(m.modulus.min())
         unique = "the only one by T2" if name != "digits-plain" else f"smallest modulus seen {lowest:.3g}"
         detail = (
-            f"plain iteration arrives at {percent(share)} of the (image, step) within {ITERATIONS} iterations; "
-            f"solutions exist by construction, {unique}"
+            f"plain iteration converges at {percent(share)} of the (image, step), judged after {ITERATIONS} iterations; "
+            f"a solution exists by construction, {unique}"
         )
         figures = {"share": share, "modulus": lowest, "kappa": float(m.kappa.max())}
         found.append(Row(label, "holds" if share == 1 else "fails", detail, figures))

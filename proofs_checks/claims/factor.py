@@ -11,7 +11,8 @@ statement = Claim(
     name="Eq. 12–14: the factor",
     who=PAPER,
     text="|f(a) - f(b)| <= (1 - k·sqrt(abar_t))·|a - b| with 0 < k < 1",
-    terms="the Lipschitz ratio L is below 1 - k·sqrt(abar_t); some k in (0, 1) will do if and only if L < 1 (k < (1 - L)/sqrt(abar_t))",
+    terms="the Lipschitz ratio L is at most 1 - k·sqrt(abar_t); some k in (0, 1) will do if and only if L < 1, and then every "
+    "k <= (1 - L)/sqrt(abar_t)",
     reason="T4: L is (1 - rho)·|1 - J|, which is above 1 as soon as J leaves T3's window, and then no k in (0, 1) will do",
     order=5,
 )

@@ -27,7 +27,7 @@ def instance() -> Instance:
 
 def broken_instance() -> Instance:
     """The smallest two steps of which the first works and the second does not."""
-    return Instance({"points": [0, 2], "levels": [1, 2, 4], "at": 4}, violates="claim")
+    return Instance({"points": [-3, 1], "levels": [1, 2, 3], "at": 1}, violates="claim")
 
 
 def cases():

@@ -51,11 +51,12 @@ def rows(images: int = 20, seed: int = 0) -> list[Row]:
     for label, _, _, m in everywhere(images, seed):
         fooled = float(((m.inter[..., -1] < AGREE) & (m.error[..., -1] > APART)).mean())
         missed = float(((m.inter[..., -1] > APART) & (m.error[..., -1] < AGREE)).mean())
-        lag = _first(m.inter) - _first(m.intra)
-        later = float(np.median(lag[np.isfinite(lag)]))
+        stops = [_first(loss) for loss in (m.inter, m.intra)]
+        both = np.isfinite(stops[0]) & np.isfinite(stops[1])
+        later = float(np.median(stops[0][both] - stops[1][both]))
         detail = (
             f"paths agree away from the solution at {percent(fooled)} of the (image, step), solved but not agreed at "
-            f"{percent(missed)}; the inter-path loss passes 1e-6 a median of {later:g} iterations after the intra-path loss"
+            f"{percent(missed)}; the inter-path loss passes {AGREE:g} a median of {later:g} iterations after the intra-path loss"
         )
         figures = {"fooled": fooled, "missed": missed, "later": later}
         found.append(Row(label, "fails" if fooled > 0 else "holds", detail, figures))
