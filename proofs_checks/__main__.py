@@ -19,7 +19,10 @@ from proofs_checks import modules, page
 def how(outcome, statement) -> str:
     """How a theorem was checked: the methods of its check, how many points, and whether Coq has a proof."""
     parts = [f"sampled ({outcome.samples})" if part == "sampled" else part for part in outcome.how.split(", ")]
-    return ", ".join([*parts, *(["formal (Coq)"] if statement.formal else [])])
+    if statement.formal:
+        scopes = {f.scope for f in statement.formal}
+        parts.append("formal (Coq)" if "" in scopes else f"formal (Coq, {', '.join(sorted(scopes))})")
+    return ", ".join(parts)
 
 
 def problems(module, good, broken, bad) -> list[str]:

@@ -22,11 +22,13 @@ class Formal:
       file: the Coq file in ``proofs_checks/formal``.
       theorem: the name of the theorem there.
       hypotheses: the theorem's named hypotheses, name -> Coq text; a test compares them with the file.
+      scope: the part of the statement that it covers, if that is not all of it.
     """
 
     file: str
     theorem: str
     hypotheses: dict[str, str]
+    scope: str = ""
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,9 @@ def theorems(rows: list[dict], modules: list[ModuleType]) -> str:
     """The page of theorems, in Markdown: a table without figures, then each with its proof."""
     lines = [THEOREMS, "| theorem | says | checked | verdict |", "|---|---|---|---|"]
     for row in rows:
-        lines.append(f"| [{row['name']}](#{row['name'].lower()}) | {row['title']} | {row['how']} | {row['verdict']} |")
+        lines.append(
+            f"| [{row['name']}](#{row['name'].lower()}) | {_cell(row['title'])} | {row['how']} | {row['verdict']} |"
+        )
     for row, module in zip(rows, modules, strict=True):
         lines += ["", f"## {row['name']}", "", "| hypothesis | says |", "|---|---|"]
         lines += [f"| {name} | {_cell(text)} |" for name, text in row["hypotheses"].items()]

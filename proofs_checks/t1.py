@@ -44,6 +44,7 @@ statement = Statement(
                 "Hbounded": "forall y, Rabs (B y) <= M",
                 "Hcontinuous": "continuity B",
             },
+            scope="on the line",
         ),
     ),
 )

@@ -195,7 +195,7 @@ def test_the_page_of_theorems_is_the_one_that_the_command_writes(rows):
     shown = (ROOT.parent / "docs" / "theorems.md").read_text(encoding="utf-8")
     for module in MODULES:
         row = rows[name(module)]
-        assert f"| [{row['name']}](#{row['name'].lower()}) | {row['title']} | " in shown
+        assert f"| [{row['name']}](#{row['name'].lower()}) | {page._cell(row['title'])} | " in shown
         assert (module.__doc__ or "").strip() in shown
         for text in (*row["hypotheses"].values(), row["claim"], row["source"]):
             assert page._cell(text) in shown or text in shown
