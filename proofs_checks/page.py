@@ -101,7 +101,7 @@ def claims(rows: list[dict]) -> str:
     lines = [CLAIMS, "| claim | holds | fails | undecided |", "|---|---|---|---|"]
     for row in rows:
         cells = [
-            ", ".join(r["model"] for r in row["rows"] if r["verdict"] == verdict) or "–"
+            "; ".join(r["model"] for r in row["rows"] if r["verdict"] == verdict) or "–"
             for verdict in ("holds", "fails", "undecided")
         ]
         lines.append(f"| {_cell(row['name'])} | {' | '.join(cells)} |")
@@ -129,7 +129,8 @@ def _figures(row: dict) -> list[str]:
     names = [name for name in row["rows"][0]["figures"] if name.startswith(("ratio ", "largest k "))]
     if not names:
         return []
-    lines = ["", "| model | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    caption = "The ratio at the solution, and the largest k with which the factor bounds it; above 0 some k in (0, 1) will do."
+    lines = ["", caption, "", "| model | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for r in row["rows"]:
         lines.append(f"| {r['model']} | " + " | ".join(f"{r['figures'][name]:.3g}" for name in names) + " |")
     return lines

@@ -116,6 +116,17 @@ def test_broken_instances_do_not_certify():
         assert told in bad.detail
 
 
+def test_existence_needs_each_of_its_hypotheses():
+    """T1: where D pulls back as far as rho pushes, F is bounded, and the kernel proves that a target is not reached."""
+    from proofs_checks import t1
+
+    data = t1.instance().data
+    rho = data["sigma_to"] / data["sigma_from"]
+    bad = t1.check(dataclasses.replace(t1.instance(), data={**data, "c": -rho / (1 - rho)}), samples=20)
+    assert bad.failed == ("linear", "claim")
+    assert "no solution in the box" in bad.detail
+
+
 @pytest.mark.parametrize("share", [0.1, 0.5])
 def test_a_radius_below_the_error_is_never_proved(share):
     from fpjax.certify import propose

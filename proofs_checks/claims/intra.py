@@ -9,7 +9,7 @@ from proofs_checks.claims.measure import everywhere
 
 statement = Claim(
     name="intra-path rule",
-    who="AIDI (2309.04907), FPI (2312.12540); the paper denies it",
+    who="AIDI (2309.04907), FPI (2312.12540)",
     text="when |f(z) - z| is small, z is near the fixed point",
     terms="|y - y*| <= r/m with r = |y_s - F(y)|",
     reason="T8: sound with the factor 1/m as soon as m > 0 is known, so for every exact or monotone denoiser (m >= rho)",

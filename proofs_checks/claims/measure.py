@@ -16,6 +16,7 @@ import numpy as np
 STEPS = 50  # as in the paper's experiments
 GRIDS = (STEPS, 10)  # where the number of steps decides, fewer steps are looked at too
 ITERATIONS = 100
+DESCENT = 1000  # steps of gradient descent
 BATCH = 50
 MODELS = ("digits-plain", "digits-monotone", "gaussian", "mixture", "empirical data")
 NETWORKS = MODELS[:2]
@@ -130,23 +131,26 @@ def _at(den, sigma, rho, y, n, c):
     return jax.lax.map(lane, (sigma, rho, y, n, c), batch_size=BATCH)
 
 
-@functools.cache
-def measure(name: str, images: int = 20, seed: int = 0, steps: int = STEPS) -> Measured:
-    """Everything, on held-out images at each of the steps of DDIM on DDPM's linear schedule."""
+def states(name: str, images: int, seed: int, steps: int):
+    """The process, the model, states y_t = x + sigma_t·n and shifts (steps, images, *shape), and conditions (images,)."""
     import fpjax
     from fpjax import process
 
     grid, den = process.ddim(steps), denoiser(name)
     x, labels = fpjax.samples("digits", images, seed)
-    c = conditions(den, labels)
-    sigma, rho = grid.sigmas[1:], grid.rho
-    scale = np.asarray(grid.scale(sigma))
-    rng = np.random.default_rng(seed)
-    first, second = rng.normal(size=(2, steps, *x.shape))
-    wide = (slice(None), None, None, None)
-    y, n = x[None] + sigma[wide] * first, second / scale[wide]
+    first, second = np.random.default_rng(seed).normal(size=(2, steps, *x.shape))
+    wide = (slice(None), *[None] * x.ndim)
+    scale = np.asarray(grid.scale(grid.sigmas[1:]))
+    return grid, den, x[None] + grid.sigmas[1:][wide] * first, second / scale[wide], conditions(den, labels)
+
+
+@functools.cache
+def measure(name: str, images: int = 20, seed: int = 0, steps: int = STEPS) -> Measured:
+    """Everything, on held-out images at each of the steps of DDIM on DDPM's linear schedule."""
+    grid, den, y, n, c = states(name, images, seed, steps)
+    sigma, rho, scale = grid.sigmas[1:], grid.rho, np.asarray(grid.scale(grid.sigmas[1:]))
     lanes = [np.repeat(v, images) for v in (sigma, rho)]
-    flat = [v.reshape(-1, *x.shape[1:]) for v in (y, n)]
+    flat = [v.reshape(-1, *y.shape[2:]) for v in (y, n)]
     found = _at(den, *map(jnp.asarray, (*lanes, *flat, np.tile(c, steps))))
     jacobian, gap, image, along, ratio, *losses = (np.asarray(v).reshape(steps, images, *v.shape[1:]) for v in found)
     times = scale[:, None]
@@ -232,3 +236,34 @@ def jumps(name: str, time: float, images: int, seed: int, count: int, periods: i
     lanes = (jnp.full(images, v) for v in (sigma, rho))
     solved = np.asarray(solutions(den, *lanes, x, x, c, None)[1])
     return arrived, oscillates, oscillates & (back[:, 1:].min(axis=1) < 1e-6), solved
+
+
+@jax.jit
+def _descend(den, sigma, rho, y, rate, c):
+    from fpjax.step import F, Step
+
+    def lane(args):
+        y, rate, c = args
+        p = Step(den, sigma, rho, y, c)
+        target = F(y, p)
+
+        def energy(v):
+            return jnp.sum((F(v, p) - target) ** 2) / 2
+
+        end = jax.lax.fori_loop(0, DESCENT, lambda _, v: v - rate * jax.grad(energy)(v), target)
+        return jnp.sqrt(energy(end) / energy(target))
+
+    return jax.lax.map(lane, (y, rate, c), batch_size=BATCH)
+
+
+def descent(name: str, images: int, seed: int, steps: int) -> np.ndarray:
+    """Gradient descent on |F(y) - y_s|²/2 in the first step, from y_s: the residual left, over the first one (images,).
+
+    The rate is 1/L², L twice the norm of F' at the solution, which stands for the norm on the way.
+    """
+    grid, den, y, _, c = states(name, images, seed, steps)
+    m = measure(name, images, seed, steps)
+    eye = np.eye(m.jacobian.shape[-1])
+    size = np.linalg.norm(m.rho[0] * eye + (1 - m.rho[0]) * m.jacobian[0], 2, axis=(1, 2))
+    sigma, rho = jnp.asarray(grid.sigmas[1]), jnp.asarray(grid.rho[0])
+    return np.asarray(_descend(den, sigma, rho, jnp.asarray(y[0]), jnp.asarray(1 / (2 * size) ** 2), jnp.asarray(c)))

@@ -66,9 +66,10 @@ def rows(images: int = 20, seed: int = 0) -> list[Row]:
                 f"t = {time}, converges": float(arrived.mean()),
             }
             if not arrived.all():
+                others = percent((~arrived & ~oscillates).mean())
                 parts.append(
-                    f"t = {time}: oscillates for {percent(oscillates.mean())} of the images (period at most {PERIODS}: "
-                    f"{percent(periodic.mean())}), auto solves {percent(solved[~arrived].mean())} of those not converging"
+                    f"t = {time}: oscillates for {percent(oscillates.mean())} of the images ({percent(periodic.mean())} with a "
+                    f"period of at most {PERIODS}), grows for {others}; auto solves {percent(solved[~arrived].mean())} of both"
                 )
         seen = any(figures[f"t = {time}, oscillates"] > 0 for time in TIMES)
         verdict = "holds" if seen else "undecided" if parts else "fails"
