@@ -79,7 +79,7 @@ def rows(images: int = 20, seed: int = 0) -> list[Row]:
             left = descent(name, images, seed, steps)[fails[0]]
             figures["descent"] = float((left < 1e-3).mean())
             detail += (
-                f"; {DESCENT} descents bring the residual below a thousandth for {percent(figures['descent'])} of those "
+                f"; {DESCENT} steps of descent bring the residual below a thousandth for {percent(figures['descent'])} of those "
                 f"that fail in the first, median {np.median(left):.2g}"
             )
         verdict = "holds" if first > 0 and later == 0 else "fails"

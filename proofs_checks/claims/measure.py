@@ -215,13 +215,27 @@ def solutions(den, sigma, rho, target, start, c, guidance, limit: int = 200):
     return jax.lax.map(lane, (sigma, rho, target, start, c), batch_size=BATCH)
 
 
-def jumps(name: str, time: float, images: int, seed: int, count: int, periods: int):
-    """One step of a rectified flow from t = 0.01 to ``time``, plain iteration from y_s = image.
+class Jump(NamedTuple):
+    """What happens in one step of a rectified flow, (images,) of bool each.
 
-    Returns:
-      Four arrays (images,) of bool: converges (or was still on its way), oscillates (neither that nor growing), whether with
-      a period of at most ``periods``, and whether the solver auto solved it.
+    Attributes:
+      converges: plain iteration from y_s reached 1e-6 of its first residual, or was still on its way.
+      oscillates: neither that nor growing. periodic: with a short period.
+      solved: whether the solver auto found a solution.
+      beyond: whether J_D has an eigenvalue beyond T3's upper edge there.
+      relaxed: the first again, for T6's relaxed iteration; None where no bound of J_D is known.
     """
+
+    converges: np.ndarray
+    oscillates: np.ndarray
+    periodic: np.ndarray
+    solved: np.ndarray
+    beyond: np.ndarray
+    relaxed: np.ndarray | None
+
+
+def jump(name: str, time: float, images: int, seed: int, count: int, periods: int) -> Jump:
+    """One step from t = 0.01 to ``time``: ``count`` plain iterations, then a look for periods of at most ``periods``."""
     import fpjax
     from fpjax import process
 
@@ -230,12 +244,57 @@ def jumps(name: str, time: float, images: int, seed: int, count: int, periods: i
     x, c = jnp.asarray(x, jnp.float64), jnp.asarray(conditions(den, labels))
     sigma, rho = jnp.asarray(grid.sigmas[1]), jnp.asarray(grid.rho[0])
     residuals, back = (np.asarray(v) for v in _jump(den, sigma, rho, x, c, count, periods))
-    arrived = (residuals[:, -1] < 1e-6 * residuals[:, 0]) | falling(residuals)
+    converges = (residuals[:, -1] < 1e-6 * residuals[:, 0]) | falling(residuals)
     growing = ~np.isfinite(residuals[:, -1]) | (residuals[:, -1] > 100 * residuals[:, 0])
-    oscillates = ~arrived & ~growing
+    oscillates = ~converges & ~growing
     lanes = (jnp.full(images, v) for v in (sigma, rho))
-    solved = np.asarray(solutions(den, *lanes, x, x, c, None)[1])
-    return arrived, oscillates, oscillates & (back[:, 1:].min(axis=1) < 1e-6), solved
+    y, solved = solutions(den, *lanes, x, x, c, None)
+    edge = (2 - float(rho)) / (1 - float(rho))
+    beyond = np.asarray(_largest_eigenvalue(den, sigma, y, c)) > edge
+    relaxed = None
+    if den.facts.lipschitz is not None:
+        bound = den.facts.lipschitz(grid.sigmas[1])
+        omega = jnp.asarray(2 / (2 * grid.rho[0] + (1 - grid.rho[0]) * bound))
+        residuals = np.asarray(_relaxed(den, sigma, rho, x, c, omega))
+        relaxed = (residuals[:, -1] < 1e-6 * residuals[:, 0]) | falling(residuals)
+    return Jump(
+        converges, oscillates, oscillates & (back[:, 1:].min(axis=1) < 1e-6), np.asarray(solved), beyond, relaxed
+    )
+
+
+@jax.jit
+def _jacobians(den, sigma, y, c):
+    from fpjax.denoiser import evaluate
+
+    def lane(args):
+        y, c = args
+        return jax.jacfwd(lambda v: evaluate(den, v, sigma, c, None))(y).reshape(y.size, y.size)
+
+    return jax.lax.map(lane, (y, c), batch_size=BATCH)
+
+
+def _largest_eigenvalue(den, sigma, y, c) -> np.ndarray:
+    """lambda_max of sym J_D at each point, (n,)."""
+    jacobian = np.asarray(_jacobians(den, sigma, y, c))
+    return np.linalg.eigvalsh((jacobian + np.swapaxes(jacobian, 1, 2)) / 2)[:, -1]
+
+
+@jax.jit
+def _relaxed(den, sigma, rho, x, c, omega):
+    """Residuals of 2000 iterations of y <- y + omega·(y_s - F(y)) from y_s, (n, 2000)."""
+    from fpjax.step import F, Step
+
+    def lane(args):
+        target, c = args
+        p = Step(den, sigma, rho, target, c)
+
+        def move(y, _):
+            rest = target - F(y, p)
+            return y + omega * rest, jnp.linalg.norm(rest.ravel())
+
+        return jax.lax.scan(move, target, None, length=2000)[1]
+
+    return jax.lax.map(lane, (x, c), batch_size=BATCH)
 
 
 @jax.jit
