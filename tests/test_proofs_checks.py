@@ -222,7 +222,7 @@ def test_a_claim_on_its_small_problems(module):
     if counter is not None:
         assert not module.check(counter).holds
     stored = example if module.statement.exists else counter
-    found = search(module, seed=1, examples=150)
+    found = search(module, seed=1, examples=250)
     if stored is None:
         assert found is None
         return
@@ -250,10 +250,11 @@ def test_every_claim_is_on_the_page_with_a_reason():
         assert any(mark in s.reason for mark in ("T", "E2", "E3"))
 
 
-def test_a_claim_gives_a_verdict_for_each_model(capsys):
+def test_a_claim_gives_a_verdict_for_each_model(monkeypatch):
     """The factor of T4 on four images: shares agree with their definition, and both embedded models have theirs."""
     from proofs_checks.claims import factor, measure
 
+    monkeypatch.setattr(measure, "GRIDS", (10,))
     row = run_claim(factor, 40, 0)
     by_model = {r["model"]: r for r in row["rows"]}
     assert set(by_model) == {f"{m}, {n} steps" for m in measure.MODELS for n in measure.GRIDS}
@@ -262,7 +263,7 @@ def test_a_claim_gives_a_verdict_for_each_model(capsys):
     assert figures["share, at the solution"] == (m.kappa < 1).mean()
     assert figures["share, k = 0.5"] <= figures["share, k = 0.1"] <= figures["share, at the solution"]
     assert figures["ratio least"] <= figures["ratio 50 %"] <= figures["ratio largest"] == m.kappa.max()
-    assert by_model["gaussian, 50 steps"]["verdict"] == "holds"  # J < 1 for a Gaussian, at every step (E3)
+    assert by_model["gaussian, 10 steps"]["verdict"] == "holds"  # J < 1 for a Gaussian, at every step (E3)
     assert by_model["empirical data, 10 steps"]["verdict"] == "fails"
 
 

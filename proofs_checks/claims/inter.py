@@ -17,7 +17,7 @@ statement = Claim(
     order=8,
 )
 
-COUNT, AGREE, APART = 400, 1e-6, 1e-3
+COUNT, AGREE, APART = 200, 1e-6, 1e-3
 
 
 def instance() -> Instance:

@@ -18,7 +18,7 @@ statement = Claim(
     exists=True,
 )
 
-COUNT, PERIODS = 400, 8
+COUNT, PERIODS = 200, 8
 TIMES = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 
 
@@ -47,7 +47,7 @@ def check(instance: Instance, samples: int = 200, seed: int = 0) -> Outcome:
         return conclude({}, False, "sampled", 1, detail)
     y, diameter = p.target, float(np.ptp(p.points))
     omega = 2 / (2 * p.rho + (1 - p.rho) * diameter**2 / (4 * p.sigma**2))  # T6, Lambda by Popoviciu's inequality
-    for _ in range(5000):
+    for _ in range(1000):
         y = y + omega * (p.target - p.step(y))
     relaxed = p.residual(y)
     detail += f"; relaxed with omega = {omega:.3g}: residual {relaxed:.1e}"

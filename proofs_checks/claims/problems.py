@@ -59,16 +59,16 @@ class Problem:
 
 
 def strategy(dimensions: int = 1, fewest: int = 1, extra=()):
-    """Problems with 1 to 3 points, levels of at most 2, and the wanted extra whole numbers (in tenths, at most 30)."""
+    """Problems with 1 to 3 points, levels of at most 1, and the wanted extra whole numbers (in tenths, at most 10)."""
     from hypothesis import strategies as st
 
     number = st.integers(-3, 3)
     point = number if dimensions == 1 else st.tuples(*[number] * dimensions)
-    levels = st.integers(1, 20).flatmap(lambda high: st.tuples(st.just(high), st.integers(0, high - 1)))
+    levels = st.integers(2, 10).flatmap(lambda high: st.tuples(st.just(high), st.integers(1, high - 1)))
     parts = {
         "points": st.lists(point, min_size=fewest, max_size=3, unique=True),
-        "levels": levels.filter(lambda pair: pair[1] > 0),
-        **{name: st.integers(-30, 30) for name in extra},
+        "levels": levels,
+        **{name: st.integers(-10, 10) for name in extra},
     }
 
     def flat(found: dict) -> dict:

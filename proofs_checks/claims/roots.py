@@ -19,7 +19,7 @@ statement = Claim(
 )
 
 STEPS, STARTS = 10, 6
-GRID = np.linspace(-20, 20, 2001)
+GRID = np.linspace(-20, 20, 2001)[:, None]
 
 
 def instance() -> Instance:
@@ -42,9 +42,11 @@ def cases():
 
 
 def guided_step(data: dict, ys) -> np.ndarray:
-    """F_w on an array of states: D_w = D_0 + w·(D_c - D_0), the class being the first point alone, so D_c is that point."""
+    """F_w on states (n, 1): D_w = D_0 + w·(D_c - D_0), the class being the first point alone, so D_c is that point."""
     p = problems.Problem(data)
-    d_0 = np.asarray([p.denoise(np.asarray([y]))[0] for y in ys])
+    logits = -((ys - p.points.T) ** 2) / (2 * p.sigma**2)
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    d_0 = weights @ p.points / weights.sum(axis=1, keepdims=True)
     d_w = d_0 + data["w"] * (p.points[0, 0] - d_0)
     return p.rho * ys + (1 - p.rho) * d_w
 

@@ -33,7 +33,7 @@ def cases():
     """Two or three points of the plane, two states."""
     from hypothesis import strategies as st
 
-    state = st.tuples(*[st.integers(-30, 30)] * 2).map(list)
+    state = st.tuples(*[st.integers(-10, 10)] * 2).map(list)
     pair = st.fixed_dictionaries({"a": state, "b": state})
     return st.tuples(problems.strategy(2, fewest=2), pair).map(lambda parts: {**parts[1], **parts[0]})
 
