@@ -9,6 +9,7 @@ import certify_zoo as zoo
 import numpy as np
 
 import fpjax.certify.check as kernel
+from fpjax.certify import reading
 
 
 def safetensors(header, body=b"", size=None):
@@ -116,13 +117,13 @@ def claim_for(card_text, weights):
     named = {
         "name": "m",
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
-        "program_sha256": kernel.digest({k: card_text[k] for k in keys}),
+        "program_sha256": reading.digest({k: card_text[k] for k in keys}),
     }
     y = [(0.5).hex()] * 2
     claim = {**zoo.problem(0, 1.0, 0.5, 1.0), "target": y, "target_radius": (0.0).hex(), "centre": y,
              "radius": (1e-3).hex(), "uniqueness_radius": (1e-3).hex()}  # fmt: skip
     proof = {"form": "radii", "preconditioner": None}
-    body = {"format": kernel.CERTIFICATE, "kind": "step", "model": named, "precision": 128}
+    body = {"format": reading.CERTIFICATE, "kind": "step", "model": named, "precision": 128}
     return kernel.seal({**body, "claim": claim, "proof": proof})
 
 

@@ -19,7 +19,8 @@ from flint import arb, arb_mat, ctx
 
 import fpjax.certify.check as kernel
 
-SOURCE = Path(kernel.__file__).read_text()
+ROOM, FILES = Path(kernel.__file__).parent, ("reading", "enclosure", "check")
+SOURCES = {name: (ROOM / f"{name}.py").read_text() for name in FILES}
 FLIPS = {ast.Lt: ast.GtE, ast.LtE: ast.Gt, ast.Gt: ast.LtE, ast.GtE: ast.Lt}
 
 
@@ -45,10 +46,45 @@ def name_of(call: ast.Call) -> str:
     return call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
 
 
-def mutate(index: int, how) -> types.ModuleType:
-    """The kernel with one node changed, as a module of its own."""
-    tree = ast.parse(SOURCE)
-    node = list(ast.walk(tree))[index]
+class Kernel:
+    """The names of the kernel's three files as one; what is set, is set in check.py."""
+
+    def __init__(self, modules):
+        object.__setattr__(self, "modules", modules)
+
+    def __getattr__(self, name):
+        for module in reversed(self.modules):
+            if hasattr(module, name):
+                return getattr(module, name)
+        raise AttributeError(name)
+
+    def __setattr__(self, name, value):
+        setattr(self.modules[-1], name, value)
+
+
+def right() -> Kernel:
+    """The kernel as it is."""
+    return Kernel([sys.modules[f"fpjax.certify.{name}"] for name in FILES])
+
+
+def mutate(file: str, index: int, how) -> Kernel:
+    """The kernel with one node changed, made of new modules under the old names: for a process of its own."""
+    modules = []
+    for name in FILES:
+        tree = ast.parse(SOURCES[name])
+        if name == file:
+            change(list(ast.walk(tree))[index], how)
+            ast.fix_missing_locations(tree)
+        module = types.ModuleType(f"fpjax.certify.{name}")
+        module.__package__ = "fpjax.certify"
+        sys.modules[module.__name__] = module
+        exec(compile(tree, f"mutant {name}", "exec"), module.__dict__)
+        modules.append(module)
+    return Kernel(modules)
+
+
+def change(node, how) -> None:
+    """Changes one node in place."""
     kind, i = how
     if kind == "flip":
         node.ops[i] = FLIPS[type(node.ops[i])]()
@@ -61,11 +97,6 @@ def mutate(index: int, how) -> types.ModuleType:
         node.args = node.args[:1]
     else:
         node.func, node.args = ast.Name(id="arb", ctx=ast.Load()), [ast.Constant(value=0)]
-    ast.fix_missing_locations(tree)
-    module = types.ModuleType("mutant")
-    sys.modules["mutant"] = module
-    exec(compile(tree, "mutant", "exec"), module.__dict__)
-    return module
 
 
 @contextlib.contextmanager
@@ -96,7 +127,7 @@ def killed(k, cases) -> str | None:
     return None
 
 
-def killed_apart(index: int, how, cases) -> str | None:
+def killed_apart(file: str, index: int, how, cases) -> str | None:
     """Like :func:`killed` for one mutant, in a child process with 4 GiB: a mutant may abort or eat all memory."""
     read, write = os.pipe()
     child = os.fork()
@@ -106,7 +137,7 @@ def killed_apart(index: int, how, cases) -> str | None:
         resource.setrlimit(resource.RLIMIT_AS, (1 << 32, 1 << 32))
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         try:
-            answer = killed(mutate(index, how), cases) or ""
+            answer = killed(mutate(file, index, how), cases) or ""
         except BaseException as error:
             answer = f"crash at import {type(error).__name__}"
         os.write(write, answer.encode()[:500])
@@ -463,10 +494,12 @@ def main() -> None:
 
     stride, folder = int(sys.argv[1]), Path(sys.argv[2])
     cases = suite(folder, gallery.valid(gallery.models(folder)))
-    every = sorted(sites(ast.parse(SOURCE)), key=lambda s: s[0])
+    every = [
+        (file, *site) for file, text in SOURCES.items() for site in sorted(sites(ast.parse(text)), key=lambda s: s[0])
+    ]
     tried = every[::stride]
-    alive = [f"line {line}: {label}" for i, line, label, how in tried if killed_apart(i, how, cases) is None]
-    print(json.dumps({"right": killed(kernel, cases), "all": len(every), "tried": len(tried), "survivors": alive}))
+    alive = [f"{f}.py, line {n}: {label}" for f, i, n, label, how in tried if killed_apart(f, i, how, cases) is None]
+    print(json.dumps({"right": killed(right(), cases), "all": len(every), "tried": len(tried), "survivors": alive}))
 
 
 if __name__ == "__main__":

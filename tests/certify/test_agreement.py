@@ -117,7 +117,7 @@ def mp_enclosure(p, y, radius):
 def kernel_enclosure(p, y, radius):
     with ctx.workprec(128):
         model = kernel.Model(p.card)
-        d = kernel.Run(model, p.sigma_from, p.condition, [arb(float(v)) for v in y], arb(radius)).D
+        d = kernel.Step(model, p.condition, 1.0, 0.0, p.sigma_from).denoise([arb(float(v)) for v in y], arb(radius))
         out = []
         for i in range(p.d):
             out += [ends(d.x[i]), *(ends(d.M[i, j] + arb(0, d.e)) for j in range(p.d))]
