@@ -234,10 +234,10 @@ class Run:
 
     def weight(self, layer: dict) -> tuple[arb_mat, arb]:
         """The matrix (out, in) of an affine layer or a convolution, and an upper bound of its spectral norm."""
-        key, cache = (layer["op"], layer["weight"], str(layer.get("shape"))), self.model.cache
+        shape, image, cache = self.model.shape(layer["weight"]), layer.get("shape"), self.model.cache
+        key = layer["op"], layer["weight"], str(image)
         if key not in cache:
-            values, image = self.tensor(layer["weight"], *(None,) * (4 if "shape" in layer else 2)), layer.get("shape")
-            shape = self.model.shape(layer["weight"])
+            values = self.tensor(layer["weight"], *(None,) * (2 if image is None else 4))
             w = arb_mat(*shape, values) if image is None else convolution(values, shape, image)
             w = w.transpose() if layer["op"] == "affine_t" else w
             small, work = min(w.nrows(), w.ncols()), w.nrows() * w.ncols() * min(w.nrows(), w.ncols())
@@ -326,7 +326,7 @@ class Run:
         if moved < spread:
             spread = moved
             k = arb_mat(n, n, [a * ((1 if i == j else 0) - b) for i, a in enumerate(mid) for j, b in enumerate(mid)])
-        return self.value(c, k * v.M, v.e / 2 + spread * norm2(v.M), 3)
+        return self.value(c, k * v.M, min(arb(0.5), norm2(k) + spread) * v.e + spread * norm2(v.M), 3)
 
     def gradient(self, layers: list, values: dict[str, Value]) -> Value:
         """The gradient in y of the scalar that a list of layers ends in: their operations backwards (PULL).

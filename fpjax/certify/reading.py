@@ -149,7 +149,7 @@ def record(spec: dict, others: bool = False):
         require(isinstance(value, dict), f"{what} is not an object")
         fits = needed <= set(value) and (others or set(value) <= set(readers))
         require(fits, f"{what} must have the keys {sorted(needed)}")
-        return {k: reader(value[k], k) for k, reader in readers.items() if k in value}
+        return {k: reader(value[k], f"{what}: {k}") for k, reader in readers.items() if k in value}
 
     return read
 

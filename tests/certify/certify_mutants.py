@@ -284,7 +284,7 @@ def enclosure_cases(cards):
                     or np.linalg.norm(np.eye(2) - j, 2) > float(g_bound) + 2e-9
                 ):
                     return False
-            return bool(float(e) < 60 * seen + 1e-3) if precision > 60 and radius <= 1e-3 else True
+            return bool(float(e) < 200 * seen + 1e-3) if precision > 60 and radius <= 1e-3 else True
 
         return case
 
@@ -327,10 +327,10 @@ def format_cases(entries):
     add(step, ("claim", "extra"), 1, "keys")
     add(step, ("proof", "extra"), 1, "keys")
     add(step, ("proof", "form"), "wish", "form must be")
-    add(step, ("proof", "preconditioner"), [one], "rows")
+    add(step, ("proof", "preconditioner"), [one], "list of 2 entries")
     add("step monotone", ("proof", "preconditioner"), [[(1.0).hex()] * 2] * 2, "only the radii")
     add(many, ("claim", "levels"), [(0.4).hex(), (0.1).hex(), (0.7).hex()], "increase")
-    add(many, ("claim", "levels"), [(0.4).hex()], "at least two")
+    add(many, ("claim", "levels"), [(0.4).hex()], "list of 2 to")
     add(many, ("claim", "radii"), one, "one entry")
     add(many, ("claim", "unique"), "perhaps", "unique must")
     for kind in ("structure mixture", "bound ball", "guidance limit ball", "expansion", "no solution"):
@@ -338,22 +338,22 @@ def format_cases(entries):
         add(kind, ("claim", "extra"), 1, "keys")
     add("structure mixture", ("claim", "conditions"), [], "conditions")
     add("structure mixture", ("claim", "conditions"), "0", "conditions")
-    add("two solutions", ("claim", "balls"), [], "two balls")
+    add("two solutions", ("claim", "balls"), [], "list of 2 entries")
     add("two solutions", ("claim", "extra"), 1, "keys")
     add("two solutions", ("proof", "extra"), 1, "keys")
     add("two solutions", ("claim", "balls", 0, "extra"), 1, "keys")
     add("trajectory mixture", ("claim", "extra"), 1, "keys")
     add("trajectory mixture", ("proof", "extra"), 1, "keys")
-    add("expansion", ("claim", "points"), [one], "pair")
+    add("expansion", ("claim", "points"), [one], "list of 2 entries")
     add("no solution", ("claim", "lower"), [(9.0).hex()], "exceed")
-    add("no solution", ("claim", "lower"), one * 2, "dimensions")
+    add("no solution", ("claim", "lower"), one * 2, "list of 1 entries")
     add("bound ball", ("claim", "region", "radius"), (-1.0).hex(), "at least")
     add("bound ball", ("claim", "region", "extra"), 1, "keys")
     empty = copy.deepcopy(table["bound ball"])
     empty[0]["claim"].update(contraction=None, modulus=None, lipschitz=None)
     out.append(("no bound", verdict(kernel.seal(empty[0]), empty[1], False, "no bound")))
     for key, value, word in (
-        ("format", "x", "format"), ("kind", "x", "unknown kind"), ("precision", 63, "integer"), ("precision", 1025, "integer"),
+        ("format", "x", "format"), ("kind", "x", "kind must be"), ("precision", 63, "integer"), ("precision", 1025, "integer"),
         ("extra", 1, "keys"), ("model", {}, "keys"),
     ):  # fmt: skip
         add(step, (key,), value, word)
@@ -386,7 +386,7 @@ def hostile_cases(folder, card):
     for bad in ("a/b", "", "../m"):
         renamed = copy.deepcopy(data)
         renamed["model"]["name"] = bad
-        out.append((f"hostile name {bad!r}", verdict(kernel.seal(renamed), path.parent, False, "name is not plain")))
+        out.append((f"hostile name {bad!r}", verdict(kernel.seal(renamed), path.parent, False, "is not plain")))
 
     def file(k, name):
         target = folder / "c.json"
@@ -412,15 +412,7 @@ def hostile_cases(folder, card):
                 return True
         return False
 
-    def zero_noise(k):
-        m = k.Model(card)
-        try:
-            k.Run(m, 0.0, 0, [k.ZERO] * m.size, None)
-        except k.CertificateError:
-            return True
-        return False
-
-    return [*out, ("hostile work", too_large), ("hostile noise", zero_noise)]
+    return [*out, ("hostile work", too_large)]
 
 
 def question_cases(entries):
@@ -467,6 +459,9 @@ def question_cases(entries):
     return out
 
 
+PAIRED = zoo.patch_layers((1, 1, 2), (1, 1))
+
+
 def suite(folder, entries):
     """All cases, cheapest first."""
     import certify_gallery as gallery
@@ -476,7 +471,10 @@ def suite(folder, entries):
     parts = {
         "mix": (zoo.MIXTURE, zoo.mixture_tensors(rng, 2, 3, 1, 1), 1),
         "grad": (zoo.gradient_layers(), zoo.gradient_tensors(rng, 2, 4, 1), 1),
-        "relu": (zoo.gradient_layers("relu"), zoo.gradient_tensors(rng, 2, 4, 0), 0),
+        "relu": (zoo.gradient_layers("relu2"), zoo.gradient_tensors(rng, 2, 4, 0), 0),
+        "convex": (zoo.convex_layers(), zoo.convex_tensors(rng, 2, 3, 1), 1),
+        "prior": (zoo.guided_prior(), zoo.mixture_tensors(rng, 2, 3, 1, 1), 1),
+        "patches": (PAIRED, {**zoo.mixture_tensors(rng, 1, 3, 1), "share": zoo.f32([0.5])}, 0),
         "soft": (soft, zoo.gradient_tensors(rng, 2, 4, 0, softmax=True), 0),
         "plain": (zoo.plain_layers(1), zoo.plain_tensors(rng, 2, 5, 1, 1, 1.0), 1),
     }
