@@ -82,26 +82,31 @@ def mixture_tensors(rng, d: int, components=5, rank=2, classes=0, spread=1.0) ->
     }
 
 
-def gradient_layers(fn="tanh", softmax=False) -> list[dict]:
-    """W diag(b) phi(diag(a) W^T y + c) + skip*y with gains from (sigma, condition): the pattern of T6."""
-    act = (
-        {"op": "softmax", "out": "h", "in": "p"} if softmax else {"op": "elementwise", "out": "h", "in": "p", "fn": fn}
-    )
-    gain = "scale" if softmax else "multiply"
+def gradient_layers(fn="logcosh", softmax=False) -> list[dict]:
+    """W diag(a) phi(diag(a) W^T y + c) + skip*y + b, gains and biases from (sigma, condition): the pattern of T6.
+
+    Written as the gradient of a potential: phi = tanh for fn = logcosh, sigmoid for softplus, relu for relu2, identity
+    for square; the softmax is the gradient of log-sum-exp.
+    """
+    last = [
+        {"op": "elementwise", "out": "h", "in": "p", "fn": fn},
+        {"op": "affine", "out": "potential", "in": "h", "weight": "E"},
+    ]
+    potential = [
+        {"op": "affine_t", "out": "u", "in": "y", "weight": "W"},
+        {"op": "scale" if softmax else "multiply", "out": "ua", "in": "u", "by": "a"},
+        {"op": "add", "out": "p", "in": ["ua", "c"]},
+        *([{"op": "logsumexp", "out": "potential", "in": "p"}] if softmax else last),
+    ]
     return [
         {"op": "edm", "out": "noise", "which": "noise", "data_std": 0.5},
         {"op": "edm", "out": "skip", "which": "skip", "data_std": 0.5},
         {"op": "affine", "out": "na", "in": "noise", "weight": "Wa", "bias": "ba"},
         {"op": "elementwise", "out": "a", "in": "na", "fn": "softplus"},
         {"op": "embed", "out": "c", "table": "table"},
-        {"op": "affine_t", "out": "u", "in": "y", "weight": "W"},
-        {"op": gain, "out": "ua", "in": "u", "by": "a"},
-        {"op": "add", "out": "p", "in": ["ua", "c"]},
-        act,
-        {"op": gain, "out": "hb", "in": "h", "by": "a"},
-        {"op": "affine", "out": "g", "in": "hb", "weight": "W", "bias": "b"},
+        {"op": "gradient", "out": "g", "in": "y", "layers": potential},
         {"op": "scale", "out": "s", "in": "y", "by": "skip"},
-        {"op": "add", "out": "D", "in": ["s", "g"]},
+        {"op": "add", "out": "D", "in": ["s", "g", "b"]},
     ]
 
 
@@ -114,7 +119,60 @@ def gradient_tensors(rng, d: int, width=6, classes=0, scale=0.5, softmax=False) 
         "ba": f32(rng.standard_normal(n)),
         "table": f32(rng.standard_normal((classes + 1, width))),
         "b": f32(0.1 * rng.standard_normal(d)),
+        "E": f32(np.ones((1, width))),
     }
+
+
+def convex_layers(first="softplus", second="softplus") -> list[dict]:
+    """skip*y + the gradient of an input-convex network of two hidden layers, the second with a skip connection from y.
+
+    Hidden weights U and the last row E are nonnegative, and ``second`` is nondecreasing.
+    """
+    potential = [
+        {"op": "affine", "out": "p1", "in": "y", "weight": "W1", "bias": "b1"},
+        {"op": "elementwise", "out": "z1", "in": "p1", "fn": first},
+        {"op": "affine", "out": "q", "in": "z1", "weight": "U"},
+        {"op": "affine", "out": "r", "in": "y", "weight": "W2", "bias": "b2"},
+        {"op": "add", "out": "p2", "in": ["q", "r", "c"]},
+        {"op": "elementwise", "out": "z2", "in": "p2", "fn": second},
+        {"op": "affine", "out": "potential", "in": "z2", "weight": "E"},
+    ]
+    return [
+        {"op": "edm", "out": "skip", "which": "skip", "data_std": 0.5},
+        {"op": "embed", "out": "c", "table": "table"},
+        {"op": "gradient", "out": "g", "in": "y", "layers": potential},
+        {"op": "scale", "out": "s", "in": "y", "by": "skip"},
+        {"op": "add", "out": "D", "in": ["s", "g"]},
+    ]
+
+
+def convex_tensors(rng, d: int, width=4, classes=0, scale=0.5) -> dict[str, np.ndarray]:
+    """Random weights for :func:`convex_layers`."""
+    return {
+        "W1": f32(scale * rng.standard_normal((width, d))),
+        "b1": f32(rng.standard_normal(width)),
+        "U": f32(scale * abs(rng.standard_normal((3, width)))),
+        "W2": f32(scale * rng.standard_normal((3, d))),
+        "b2": f32(rng.standard_normal(3)),
+        "table": f32(rng.standard_normal((classes + 1, 3))),
+        "E": f32(abs(rng.standard_normal((1, 3)))),
+    }
+
+
+def patch_layers(image, patch, stride=(1, 1)) -> list[dict]:
+    """A nonnegative multiple of sum_i P_i^T D(P_i y), D the posterior mean of a mixture of patches."""
+    inside = {"op": "patches", "out": "sum", "in": "y", "image": [*image], "patch": [*patch], "stride": [*stride]}
+    return [{**inside, "layers": MIXTURE}, {"op": "scale", "out": "D", "in": "sum", "by": "share"}]
+
+
+def patch_tensors(rng, d: int, patch=2, classes=0) -> dict[str, np.ndarray]:
+    """Random weights for :func:`patch_layers`, whatever the size d of the image."""
+    return {**mixture_tensors(rng, patch, 3, 1, classes), "share": f32([0.5])}
+
+
+def guided_prior() -> list[dict]:
+    """A mixture whose guidance moves its logits (T11): monotone at every guidance weight."""
+    return [{**MIXTURE[0], "guidance": "prior"}]
 
 
 def plain_layers(blocks=2) -> list[dict]:
