@@ -44,13 +44,13 @@ statement = Statement(
     ),
 )
 
-TARGET = (1.05, -0.1)  # longer than every point, so outside their hull
-BOX = 4.0  # half the edge of the box that the kernel searches for solutions
+TARGET = (1.1, -0.1)  # longer than every point, so outside their hull
+BOX = 3.0  # half the edge of the box that the kernel searches for solutions
 
 
 def instance() -> Instance:
-    """A first step down to sigma_s = 0.01, for a target outside the data's hull."""
-    return Instance({"sigma_to": 0.01, "sigma_from": 0.35})
+    """A first step down to sigma_s = 0.02, for a target outside the data's hull."""
+    return Instance({"sigma_to": 0.02, "sigma_from": 0.35})
 
 
 def broken_instance() -> Instance:
