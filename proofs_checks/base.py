@@ -7,7 +7,7 @@ Each module of this package has four names:
 * ``broken_instance()``: an :class:`Instance` that violates exactly the hypothesis it names;
 * ``check(instance, samples, seed)``: an :class:`Outcome`, whether the claim was seen to hold.
 
-``check`` tests the hypotheses first and then the claim; it must not say that a broken instance holds.
+``check`` evaluates every hypothesis on the instance, and the claim; :func:`conclude` makes the outcome of both.
 """
 
 from dataclasses import dataclass, field
@@ -22,11 +22,13 @@ class Formal:
       file: the Coq file in ``proofs_checks/formal``.
       theorem: the name of the theorem there.
       hypotheses: the theorem's named hypotheses, name -> Coq text; a test compares them with the file.
+      scope: the part of the statement that it covers, if that is not all of it.
     """
 
     file: str
     theorem: str
     hypotheses: dict[str, str]
+    scope: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Outcome:
       detail: one sentence with the decisive figure.
       failed: names of the hypotheses that do not hold, and "claim" if the claim does not.
       figures: the numbers behind the sentence.
+      hypotheses: name -> whether it was seen to hold on this instance; every hypothesis of the statement.
     """
 
     holds: bool
@@ -82,3 +85,22 @@ class Outcome:
     detail: str
     failed: tuple[str, ...] = ()
     figures: dict[str, float] = field(default_factory=dict)
+    hypotheses: dict[str, bool] = field(default_factory=dict)
+
+
+def conclude(
+    hypotheses: dict[str, bool], claim: bool | None, how: str, samples: int, detail: str, figures: dict | None = None
+) -> Outcome:
+    """The outcome of a check.
+
+    Args:
+      hypotheses: name -> whether it holds on the instance, for every hypothesis of the statement.
+      claim: whether the claim was seen to hold; None where it has no meaning because a hypothesis fails.
+      how, samples, detail, figures: as in :class:`Outcome`.
+    """
+    seen = {name: bool(value) for name, value in hypotheses.items()}
+    failed = [name for name, value in seen.items() if not value]
+    if claim is not None and not claim:
+        failed.append("claim")
+    holds = not failed and claim is not None
+    return Outcome(holds, how, samples, detail, tuple(failed), figures or {}, seen)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import sympy
 
-from proofs_checks.base import Formal, Instance, Outcome, Statement
+from proofs_checks.base import Formal, Instance, Outcome, Statement, conclude
 
 statement = Statement(
     name="T11",
@@ -126,14 +126,14 @@ def check(instance: Instance, samples: int = 200, seed: int = 0) -> Outcome:
     lowest = float(jnp.linalg.eigvalsh(j_0 + w * (j_c - j_0)).min())
     d, e = a - b, f(a) - f(b)
     slack = float((jnp.sum(e * d, axis=1) - m * jnp.sum(d * d, axis=1)).min())
-    failed = [
-        *(["range"] if not 0 <= rho < 1 else []),
-        *(["conditional"] if float(jnp.linalg.eigvalsh(j_c).min()) < -1e-12 else []),
-        *(["unconditional"] if float(jnp.linalg.eigvalsh(j_0).max()) > bound + 1e-12 else []),
-        *(["guidance"] if not 1 <= w < edge else []),
-    ]
-    if lowest < -(w - 1) * bound - 1e-12 or slack < -1e-12 or (not failed and m <= 0) or not limit():
-        failed.append("claim")
+    hypotheses = {
+        "range": 0 <= rho < 1,
+        "conditional": float(jnp.linalg.eigvalsh(j_c).min()) >= -1e-12,
+        "unconditional": float(jnp.linalg.eigvalsh(j_0).max()) <= bound + 1e-12,
+        "guidance": 1 <= w < edge,
+    }
+    positive = m > 0 or not all(hypotheses.values())
+    claim = lowest >= -(w - 1) * bound - 1e-12 and slack >= -1e-12 and positive and limit()
     detail = f"w = {w:.3g} of at most {edge:.3g}; lambda_min {lowest:.3g} >= {-(w - 1) * bound:.3g}; m = {m:.3g}"
     figures = {"w": w, "limit": edge, "lowest": lowest, "m": m}
-    return Outcome(not failed, "symbolic, sampled", samples, detail, tuple(failed), figures)
+    return conclude(hypotheses, claim, "symbolic, sampled", samples, detail, figures)

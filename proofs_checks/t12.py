@@ -13,11 +13,13 @@ For K(sigma), let a be the greedy grid and b another, b_k <= a_k. Since (1 - a_k
 (1 - b_k/b_{k+1})·K(b_{k+1}) <= q, b_{k+1} is allowed from a_k, so a_{k+1} >= b_{k+1}. By induction a is never behind. ∎
 """
 
+import functools
 import math
 
 import numpy as np
+import sympy
 
-from proofs_checks.base import Formal, Instance, Outcome, Statement
+from proofs_checks.base import Formal, Instance, Outcome, Statement, conclude
 
 statement = Statement(
     name="T12",
@@ -74,12 +76,21 @@ def greedy(sigma_0: float, sigma_T: float, q: float, K) -> list[float]:
     return grid
 
 
+@functools.cache
+def length() -> bool:
+    """(1 - s/t)·K <= q is s >= p·t with p = 1 - q/K, and p^x·sigma_T = sigma_0 at x = log(sigma_T/sigma_0)/-log p, by sympy."""
+    s, t, q, bound, low, high, p = sympy.symbols("s t q K sigma_0 sigma_T p", positive=True)
+    step = sympy.simplify(q - (1 - s / t) * bound - bound / t * (s - (1 - q / bound) * t)) == 0
+    x = sympy.log(high / low) / -sympy.log(p)
+    return step and sympy.simplify(sympy.expand_log(x * sympy.log(p) + sympy.log(high) - sympy.log(low))) == 0
+
+
 def check(instance: Instance, samples: int = 200, seed: int = 0) -> Outcome:
     """The formula against the explicit grid and against random grids; greedy against random grids for a K with a bump."""
     q, bound, low, high = (instance.data[k] for k in ("q", "K", "sigma_0", "sigma_T"))
-    failed = [*(["range"] if not 0 < q < bound else []), *(["levels"] if not 0 < low < high else [])]
-    if failed:
-        return Outcome(False, "sampled", 0, f"q = {q}, K = {bound}: the formula does not apply", tuple(failed))
+    hypotheses = {"range": 0 < q < bound, "levels": 0 < low < high}
+    if not all(hypotheses.values()):
+        return conclude(hypotheses, None, "symbolic, sampled", 0, f"q = {q}, K = {bound}: the formula does not apply")
     p = 1 - q / bound
     count = math.ceil(math.log(high / low) / -math.log(p))
     explicit = np.minimum(high, low / p ** np.arange(count + 1))
@@ -95,13 +106,12 @@ def check(instance: Instance, samples: int = 200, seed: int = 0) -> Outcome:
 
     best = greedy(low, high, q, bump)
     shortest = min(_random_length(rng, low, high, q, bump) for _ in range(min(samples, 50)))
-    if not (reached and furthest < high and len(best) - 1 <= shortest):
-        failed.append("claim")
+    claim = reached and furthest < high and len(best) - 1 <= shortest and length()
     detail = (
         f"{count} steps reach sigma_T, {count - 1} do not; for a K(sigma) {len(best) - 1} greedy, {shortest} random"
     )
     figures = {"count": float(count), "greedy": float(len(best) - 1), "random": float(shortest)}
-    return Outcome(not failed, "sampled", samples, detail, tuple(failed), figures)
+    return conclude(hypotheses, claim, "symbolic, sampled", samples, detail, figures)
 
 
 def _random_length(rng, low: float, high: float, q: float, K) -> int:

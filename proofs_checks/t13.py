@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from proofs_checks.base import Formal, Instance, Outcome, Statement
+from proofs_checks.base import Formal, Instance, Outcome, Statement, conclude
 
 statement = Statement(
     name="T13",
@@ -169,14 +169,14 @@ def check(instance: Instance, samples: int = 200, seed: int = 0) -> Outcome:
     distance = float(jnp.linalg.norm(star - ybar))
     spread = float(jnp.linalg.norm(ends - star[None, :], axis=1).max())
     enclosed, last = _trajectory(step, certificate, data["sigmas"], rng)
-    failed = [
-        *(["invertible"] if abs(float(jnp.linalg.det(a))) < 1e-12 else []),
-        *(["contraction"] if z >= 1 else []),
-        *(["radii"] if y + z * r > r else []),
-        *(["claim"] if distance > r or spread > 1e-12 or not enclosed else []),
-    ]
+    hypotheses = {
+        "invertible": abs(float(jnp.linalg.det(a))) >= 1e-12,
+        "contraction": z < 1,
+        "radii": y + z * r <= r,
+    }
+    claim = distance <= r and spread <= 1e-12 and enclosed
     detail = f"Y = {y:.3g}, Z = {z:.3g}, r = {r:.3g}; {samples} starts end within {spread:.1e}; last radius {last:.3g}"
-    return Outcome(not failed, "sampled", samples, detail, tuple(failed), {"Y": y, "Z": z, "r": r, "last_radius": last})
+    return conclude(hypotheses, claim, "sampled", samples, detail, {"Y": y, "Z": z, "r": r, "last_radius": last})
 
 
 def _trajectory(step, certificate, sigmas, rng) -> tuple[bool, float]:

@@ -13,11 +13,14 @@ the last because alpha = (0, ..., 0, 1) was allowed. ∎
 Without contraction the last line says nothing: that is why fpjax accepts a step only where the residual falls.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import sympy
 
-from proofs_checks.base import Instance, Outcome, Statement
+from proofs_checks.base import Instance, Outcome, Statement, conclude
 
 statement = Statement(
     name="T14",
@@ -57,6 +60,20 @@ def anderson(g, y, depth: int, iterations: int) -> tuple[np.ndarray, float]:
     return np.asarray(norms), largest
 
 
+@functools.cache
+def affine_identity() -> bool:
+    """r(sum alpha_i G(y_i)) = A sum alpha_i r(y_i) for coefficients of sum 1, in the plane, by sympy."""
+    a, b = sympy.Matrix(2, 2, sympy.symbols("a:4")), sympy.Matrix(sympy.symbols("b:2"))
+    first, second = sympy.Matrix(sympy.symbols("u:2")), sympy.Matrix(sympy.symbols("v:2"))
+    alpha = sympy.Symbol("alpha")
+
+    def r(y):
+        return a * y + b - y
+
+    following = alpha * (a * first + b) + (1 - alpha) * (a * second + b)
+    return (r(following) - a * (alpha * r(first) + (1 - alpha) * r(second))).expand() == sympy.zeros(2, 1)
+
+
 def check(instance: Instance, samples: int = 200, seed: int = 0) -> Outcome:
     """Every affine step against kappa; the overall factor of the nonlinear map; fpjax's safeguarded form on both."""
     from fpjax.evidence import Exit
@@ -81,17 +98,14 @@ def check(instance: Instance, samples: int = 200, seed: int = 0) -> Outcome:
             _affine, jnp.zeros(DIMENSION), (jnp.asarray(a), jnp.asarray(b)), solver="anderson", tol=1e-9, limit=400
         )
         lost += int(s.exit) != Exit.CONVERGED
-    failed = [
-        *(["contraction"] if not kappa < 1 else []),
-        *(["coefficients"] if not largest < 1e6 else []),
-        *(["claim"] if kappa < 1 and not (worst <= kappa + 1e-9 and overall <= kappa and lost == 0) else []),
-    ]
+    hypotheses = {"contraction": kappa < 1, "coefficients": largest < 1e6}
+    claim = worst <= kappa + 1e-9 and overall <= kappa and lost == 0 and affine_identity() if kappa < 1 else None
     detail = (
         f"worst affine factor {worst:.4f}, overall nonlinear factor {overall:.4f} for kappa = {kappa}; "
         f"coefficients at most {largest:.3g}"
     )
     figures = {"worst": worst, "overall": overall, "coefficients": largest, "lost": float(lost)}
-    return Outcome(not failed, "sampled", problems, detail, tuple(failed), figures)
+    return conclude(hypotheses, claim, "symbolic, sampled", problems, detail, figures)
 
 
 def _affine(y: jax.Array, params) -> jax.Array:

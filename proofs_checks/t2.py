@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from proofs_checks.base import Formal, Instance, Outcome, Statement
+from proofs_checks.base import Formal, Instance, Outcome, Statement, conclude
 
 statement = Statement(
     name="T2",
@@ -111,13 +111,10 @@ def check(instance: Instance, samples: int = 200, seed: int = 0) -> Outcome:
     fa, fb = jax.vmap(f)(a), jax.vmap(f)(b)
     slack = jnp.sum((fa - fb) * (a - b), axis=1) - m * jnp.sum((a - b) ** 2, axis=1)
     spread = _spread_of_solutions(f, rng, samples) if m > 0 else float("nan")
-    failed = [
-        *(["range"] if not 0 <= rho < 1 else []),
-        *(["modulus"] if m <= 0 else []),
-        *(["claim"] if m > 0 and (float(slack.min()) < -1e-10 or spread > 1e-8) else []),
-    ]
+    hypotheses = {"range": 0 <= rho < 1, "modulus": m > 0}
+    claim = float(slack.min()) >= -1e-10 and spread <= 1e-8 if m > 0 else None
     detail = f"modulus {m:.3g} over {samples} points; {samples} starts end within {spread:.1e} of one another"
-    return Outcome(not failed, "sampled", samples, detail, tuple(failed), {"modulus": m, "spread": spread})
+    return conclude(hypotheses, claim, "sampled", samples, detail, {"modulus": m, "spread": spread})
 
 
 def _spread_of_solutions(f, rng, samples: int) -> float:

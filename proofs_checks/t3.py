@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import sympy
 
-from proofs_checks.base import Formal, Instance, Outcome, Statement
+from proofs_checks.base import Formal, Instance, Outcome, Statement, conclude
 
 statement = Statement(
     name="T3",
@@ -133,17 +133,16 @@ def check(instance: Instance, samples: int = 200, seed: int = 0) -> Outcome:
     kappa = float((1 - rho) * jnp.maximum(jnp.abs(1 - slope).max(), abs(1 - far)))
     low, high = -rho / (1 - rho), (2 - rho) / (1 - rho)
     inside = bool((slope > low).all() & (slope < high).all())
-    failed = [*(["range"] if not 0 <= rho < 1 else []), *(["contraction"] if kappa >= 1 else [])]
+    hypotheses = {"range": 0 <= rho < 1, "contraction": kappa < 1}
     worst = float("nan")
-    if not failed:
+    if all(hypotheses.values()):
         worst = _worst_ratio(lambda y, t: t + (1 - rho) * (y - d(y)), kappa, samples, seed)
     agree = inside == (kappa < 1) and window()
-    if not agree or (not failed and worst > 1 + 1e-6):
-        failed.append("claim")
+    claim = agree and (worst <= 1 + 1e-6 or not all(hypotheses.values()))
     detail = (
         f"kappa {kappa:.4g}, spectrum {'inside' if inside else 'outside'} the window; error over its bound {worst:.4g}"
     )
-    return Outcome(not failed, "symbolic, sampled", samples, detail, tuple(failed), {"kappa": kappa, "worst": worst})
+    return conclude(hypotheses, claim, "symbolic, sampled", samples, detail, {"kappa": kappa, "worst": worst})
 
 
 def _worst_ratio(g, kappa: float, samples: int, seed: int) -> float:

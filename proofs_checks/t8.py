@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from proofs_checks.base import Formal, Instance, Outcome, Statement
+from proofs_checks.base import Formal, Instance, Outcome, Statement, conclude
 
 statement = Statement(
     name="T8",
@@ -90,12 +90,8 @@ def check(instance: Instance, samples: int = 200, seed: int = 0) -> Outcome:
     # Rounding: F is known to a few units in the last place, so a residual below 1e-15 says nothing.
     by_modulus = float((error / (residual / m + 1e-14)).max()) if m > 0 else float("nan")
     by_kappa = float((error / (residual / (1 - kappa) + 1e-14)).max()) if kappa < 1 else float("nan")
-    failed = [
-        *(["solution"] if solved > 1e-14 else []),
-        *(["modulus"] if m <= 0 else []),
-        *(["contraction"] if kappa >= 1 else []),
-        *(["claim"] if by_modulus > 1 + 1e-9 or by_kappa > 1 + 1e-9 else []),
-    ]
+    hypotheses = {"solution": solved <= 1e-14, "modulus": m > 0, "contraction": kappa < 1}
+    claim = by_modulus <= 1 + 1e-9 and by_kappa <= 1 + 1e-9 if all(hypotheses.values()) else None
     detail = f"error over r/m at most {by_modulus:.3g} (m = {m:.3g}), over r/(1 - kappa) {by_kappa:.3g} (kappa = {kappa:.3g})"
     figures = {"m": m, "kappa": kappa, "by_modulus": by_modulus, "by_kappa": by_kappa}
-    return Outcome(not failed, "sampled", samples, detail, tuple(failed), figures)
+    return conclude(hypotheses, claim, "sampled", samples, detail, figures)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from proofs_checks.base import Formal, Instance, Outcome, Statement
+from proofs_checks.base import Formal, Instance, Outcome, Statement, conclude
 
 statement = Statement(
     name="T9",
@@ -103,11 +103,8 @@ def check(instance: Instance, samples: int = 200, seed: int = 0) -> Outcome:
     growth = jnp.stack(gaps) * jnp.asarray(sigmas[0] / sigmas[::-1])[:, None]
     worst = float((growth[:-1] / (gaps[-1][None, :] + 1e-14)).max())
     levels = bool(sigmas[0] > 0 and (np.diff(sigmas) >= 0).all())
-    failed = [
-        *(["levels"] if not levels else []),
-        *(["monotone"] if lowest < -1e-9 else []),
-        *(["claim"] if worst > 1 + 1e-6 or step_worst > 1 + 1e-6 else []),
-    ]
+    hypotheses = {"levels": levels, "monotone": lowest >= -1e-9}
+    claim = worst <= 1 + 1e-6 and step_worst <= 1 + 1e-6
     detail = f"amplification over sigma_n/sigma_0 at most {worst:.4g}, one step over 1/rho at most {step_worst:.4g}"
     figures = {"worst": worst, "step_worst": step_worst, "lowest": lowest}
-    return Outcome(not failed, "sampled", samples, detail, tuple(failed), figures)
+    return conclude(hypotheses, claim, "sampled", samples, detail, figures)

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from flint import arb, ctx  # pyright: ignore[reportMissingModuleSource]
+from flint import arb, arb_mat, ctx  # pyright: ignore[reportMissingModuleSource]
 
 import fpjax.certify.check as kernel
-from fpjax.certify import model_card
+from fpjax.certify import enclosure, model_card, reading
+from fpjax.certify.multipliers import multipliers, search
 from fpjax.evidence import FpjaxError
 
 PRECISION = 128
@@ -77,7 +78,7 @@ class Certificate:
 def seal(card, model: kernel.Model, kind: str, claim: dict, proof: dict | None = None) -> Certificate:
     """A sealed certificate for a loaded model."""
     named = {"name": model.name, "weights_sha256": model.weights_sha256, "program_sha256": model.program_sha256}
-    body = {"format": kernel.CERTIFICATE, "kind": kind, "model": named, "precision": PRECISION}
+    body = {"format": reading.CERTIFICATE, "kind": kind, "model": named, "precision": PRECISION}
     return Certificate(kernel.seal({**body, "claim": claim, "proof": proof or {}}), Path(card))
 
 
@@ -150,20 +151,20 @@ def fit_ball(step: kernel.Step, target, slack: float, centre, form: str) -> floa
     """
     centre, room = balls(centre), arb(slack)
     rest = step.residual(centre, balls(target))
-    size = kernel.norm(rest)
+    size = enclosure.norm(rest)
     if form == "structure":
-        kernel.require(step.monotone(), "not monotone by construction")
+        reading.require(step.monotone(), "not monotone by construction")
         return above((size + room) / step.rho)
     a, bound = kernel.local_bounds(step, centre, arb(0), form, None)
     for _ in range(12):
         if a is None:
             need = above((size + room) / bound)
         else:
-            y = kernel.norm((a * kernel.arb_mat(len(rest), 1, rest)).entries())
-            need = above((y + kernel.norm2(a) * room) / (1 - bound))
+            y = enclosure.norm((a * arb_mat(len(rest), 1, rest)).entries())
+            need = above((y + enclosure.norm2(a) * room) / (1 - bound))
         radius = max(need * 1.001, 1e-300)
         a, bound = kernel.local_bounds(step, centre, arb(radius), form, None)
-        holds = size + room <= bound * radius if a is None else y + kernel.norm2(a) * room + bound * radius <= radius
+        holds = size + room <= bound * radius if a is None else y + enclosure.norm2(a) * room + bound * radius <= radius
         if holds:
             return radius
     raise kernel.CertificateError("no radius was found")
@@ -352,7 +353,7 @@ def non_uniqueness(p: Problem, target, starts, forms=("radii", "monotone")) -> C
         centre = refine(step, start, target)
         found.append((centre, *best_ball(step, target, 0.0, centre, forms)))
     (a, r, _), (b, s, _) = found
-    kernel.require(bool(np.linalg.norm(a - b) > 1.0001 * (r + s)), "the two starts lead to one solution")
+    reading.require(bool(np.linalg.norm(a - b) > 1.0001 * (r + s)), "the two starts lead to one solution")
     pair = [{"centre": hexes(c), "radius": size.hex()} for c, size, _ in found]
     claim = {**p.claim, "target": hexes(target), "balls": pair}
     return seal(p.card, p.model, "non-uniqueness", claim, {"balls": [how(form) for _, _, form in found]})
@@ -369,9 +370,10 @@ def expansion_witness(p: Problem, first, second) -> Certificate:
     zero, step = [arb(0)] * a.size, p.step
     change = [u - v for u, v in zip(step.residual(balls(a), zero), step.residual(balls(b), zero), strict=True)]
     gap = [u - v for u, v in zip(balls(a), balls(b), strict=True)]
-    ratio = (kernel.sumsq([u - v for u, v in zip(gap, change, strict=True)]) / kernel.sumsq(gap)).sqrt()
+    moved = [u - v for u, v in zip(gap, change, strict=True)]
+    ratio = (enclosure.dot(moved, moved) / enclosure.dot(gap, gap)).sqrt()
     factor = float(ratio.lower()) * (1 - 1e-9)
-    kernel.require(factor >= 1, "G does not push these points apart")
+    reading.require(factor >= 1, "G does not push these points apart")
     return seal(p.card, p.model, "witness", {**p.claim, "points": [hexes(a), hexes(b)], "factor": factor.hex()})
 
 
@@ -394,45 +396,71 @@ def region(centre=None, radius: float | None = None):
 
 
 @precise
-def lipschitz(p: Problem, centre=None, radius: float | None = None) -> Certificate:
+def lipschitz(p: Problem, centre=None, radius: float | None = None, *, tight: bool = False) -> Certificate:
     """(b) Bounds of G's Lipschitz constant, F's, and the modulus m, everywhere or on a ball (T2, T3, T5).
+
+    Args:
+      p: the step. centre, radius: the ball; everywhere if left out.
+      tight: look for multipliers (LipSDP), which prove much better bounds for affine and elementwise layers.
 
     Raises:
       CertificateError: if no bound is finite.
     """
     step = p.step
-    value = step.everywhere() if centre is None else step.denoise(balls(centre), arb(float(radius or 0.0)))
+    where = ([arb(0)] * p.model.size, arb.pos_inf()) if centre is None else (balls(centre), arb(float(radius or 0.0)))
+    value = step.denoise(*where)
     g, f = step.lipschitz(value)
     m = step.modulus(value)
     below = -above(-m) if m.is_finite() else -math.inf
-    bounds = {"contraction": above(g), "modulus": below, "lipschitz": above(f)}
+    bounds, found = {"contraction": above(g), "modulus": below, "lipschitz": above(f)}, {}
+    for what in bounds if tight else ():
+        with contextlib.suppress(kernel.CertificateError, np.linalg.LinAlgError):
+            bound, weights = multipliers(step, *where, what)
+            if bound > bounds[what] if what == "modulus" else bound < bounds[what]:
+                bounds[what], found[what] = bound, [w.hex() for w in weights]
     stated = {k: v.hex() if math.isfinite(v) else None for k, v in bounds.items()}
-    kernel.require(any(stated.values()), "no finite bound was found")
-    return seal(p.card, p.model, "lipschitz", {**p.claim, "region": region(centre, radius), **stated})
+    reading.require(any(stated.values()), "no finite bound was found")
+    proof = {"multipliers": {k: found.get(k) for k in bounds}} if found else {}
+    return seal(p.card, p.model, "lipschitz", {**p.claim, "region": region(centre, radius), **stated}, proof)
 
 
 @precise
-def guidance_limit(p: Problem, centre=None, radius: float | None = None, most: float = 1e4) -> Certificate:
+def guidance_limit(p: Problem, centre=None, radius: float | None = None, most: float = 1e4, *, tight: bool = False):
     """(T11) The largest guidance found for which m > 0 is proved on the region, for every guidance from 1 up to it.
+
+    Args:
+      p: the step. centre, radius: the ball; everywhere if left out.
+      most: where the search ends.
+      tight: look for multipliers too; the only way to a limit that holds everywhere.
 
     Raises:
       CertificateError: if m > 0 is not proved at guidance 1.
     """
+    where = ([arb(0)] * p.model.size, arb.pos_inf()) if centre is None else (balls(centre), arb(float(radius or 0.0)))
 
-    def modulus(w):
+    def proof(w) -> tuple[bool, list | None]:
         step = dataclasses.replace(p, guidance=w).step
-        value = step.everywhere() if centre is None else step.denoise(balls(centre), arb(float(radius or 0.0)))
-        return step.modulus(value)
+        if step.modulus(step.denoise(*where)) > 0:
+            return True, None
+        with contextlib.suppress(kernel.CertificateError, np.linalg.LinAlgError):
+            bound, weights = search(step, *where, "modulus") if tight else (-1.0, [])
+            if bound > 0 and step.multiplied(*where, "modulus", arb(0), balls(weights)):
+                return True, hexes(weights)
+        return False, None
 
-    kernel.require(bool(modulus(1.0) > 0), "m > 0 was not proved at guidance 1")
+    reading.require(proof(1.0)[0], "m > 0 was not proved at guidance 1")
     low, high = 1.0, 2.0
-    while high < most and modulus(high) > 0:
+    while high < most and proof(high)[0]:
         low, high = high, 2 * high
     while high - low > 1e-3 * (low - 1) + 1e-6:
         middle = (low + high) / 2
-        low, high = (middle, high) if modulus(middle) > 0 else (low, middle)
-    claim = {k: v for k, v in p.claim.items() if k != "guidance"}
-    return seal(p.card, p.model, "guidance-limit", {**claim, "region": region(centre, radius), "limit": low.hex()})
+        low, high = (middle, high) if proof(middle)[0] else (low, middle)
+    ends = [proof(w)[1] for w in (1.0, low)]
+    claim = {k: v for k, v in p.claim.items() if k != "guidance"} | {
+        "region": region(centre, radius),
+        "limit": low.hex(),
+    }
+    return seal(p.card, p.model, "guidance-limit", claim, {"multipliers": ends} if any(ends) else {})
 
 
 def solver_path(den, image, process, condition, guidance: float, solver: str = "auto", tol: float = 1e-11):

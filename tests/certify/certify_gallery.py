@@ -18,6 +18,9 @@ def models(folder):
         "plain": (zoo.plain_layers(1), zoo.plain_tensors(rng, 2, 5, 1, 1, 1.0), (2,), 1),
         "wells": (zoo.MIXTURE, wells(), (1,), 1),
         "conv": (*convolution(rng), (1, 2, 2), 0),
+        "convex": (zoo.convex_layers(), zoo.convex_tensors(rng, 2, 3, 1), (2,), 1),
+        "patches": (zoo.patch_layers((1, 1, 3), (1, 2)), zoo.patch_tensors(rng, 3), (1, 1, 3), 0),
+        "prior": (zoo.guided_prior(), zoo.mixture_tensors(rng, 2, 3, 1, 1), (2,), 1),
     }
     return {name: zoo.write(folder, name, *args) for name, args in parts.items()}
 
@@ -63,6 +66,12 @@ def valid(cards):
         add(f"structure {name}", propose.structure(p.card, p.model, [0.1, 0.4, 0.9]))
         add(f"step structure {name}", propose.step_ball(p, x, x, forms=("structure",)))
         add(f"bound everywhere {name}", propose.lipschitz(p))
+    convex, patches, prior = problem(cards["convex"]), problem(cards["patches"]), problem(cards["prior"], guidance=7.5)
+    for p, name in ((convex, "convex"), (patches, "patches"), (prior, "prior")):
+        at = x if p is not patches else [*x, 0.1]
+        add(f"structure {name}", propose.structure(p.card, p.model, [0.1, 0.4], [0], p.guidance))
+        add(f"step radii {name}", propose.step_ball(p, at, at, forms=("radii",)))
+    add("bound multipliers", propose.lipschitz(plain, tight=True))
     add("structure half guidance", propose.structure(mixture.card, mixture.model, [0.1, 0.4], [0], 0.5))
     for form in ("monotone", "radii"):
         add(f"step {form}", propose.step_ball(plain, x, x, forms=(form,)))
@@ -82,7 +91,7 @@ def valid(cards):
     add("bound everywhere plain", propose.lipschitz(plain))
     add("bound ball", propose.lipschitz(mixture, x, 0.01))
     add("guidance limit ball", propose.guidance_limit(mixture, x, 0.01))
-    add("guidance limit everywhere", propose.guidance_limit(gradient))
+    add("guidance limit everywhere", propose.guidance_limit(gradient, tight=True))
     add("expansion", propose.expansion_witness(expanding(cards), [-0.1], [0.1]))
     folded = problem(cards["wells"], 0, 40.0, 0.1, 0.5)
     add("decrease", propose.decrease_witness(folded, *descent(folded)))

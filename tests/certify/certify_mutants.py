@@ -19,7 +19,8 @@ from flint import arb, arb_mat, ctx
 
 import fpjax.certify.check as kernel
 
-SOURCE = Path(kernel.__file__).read_text()
+ROOM, FILES = Path(kernel.__file__).parent, ("reading", "enclosure", "check")
+SOURCES = {name: (ROOM / f"{name}.py").read_text() for name in FILES}
 FLIPS = {ast.Lt: ast.GtE, ast.LtE: ast.Gt, ast.Gt: ast.LtE, ast.GtE: ast.Lt}
 
 
@@ -45,10 +46,45 @@ def name_of(call: ast.Call) -> str:
     return call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
 
 
-def mutate(index: int, how) -> types.ModuleType:
-    """The kernel with one node changed, as a module of its own."""
-    tree = ast.parse(SOURCE)
-    node = list(ast.walk(tree))[index]
+class Kernel:
+    """The names of the kernel's three files as one; what is set, is set in check.py."""
+
+    def __init__(self, modules):
+        object.__setattr__(self, "modules", modules)
+
+    def __getattr__(self, name):
+        for module in reversed(self.modules):
+            if hasattr(module, name):
+                return getattr(module, name)
+        raise AttributeError(name)
+
+    def __setattr__(self, name, value):
+        setattr(self.modules[-1], name, value)
+
+
+def right() -> Kernel:
+    """The kernel as it is."""
+    return Kernel([sys.modules[f"fpjax.certify.{name}"] for name in FILES])
+
+
+def mutate(file: str, index: int, how) -> Kernel:
+    """The kernel with one node changed, made of new modules under the old names: for a process of its own."""
+    modules = []
+    for name in FILES:
+        tree = ast.parse(SOURCES[name])
+        if name == file:
+            change(list(ast.walk(tree))[index], how)
+            ast.fix_missing_locations(tree)
+        module = types.ModuleType(f"fpjax.certify.{name}")
+        module.__package__ = "fpjax.certify"
+        sys.modules[module.__name__] = module
+        exec(compile(tree, f"mutant {name}", "exec"), module.__dict__)
+        modules.append(module)
+    return Kernel(modules)
+
+
+def change(node, how) -> None:
+    """Changes one node in place."""
     kind, i = how
     if kind == "flip":
         node.ops[i] = FLIPS[type(node.ops[i])]()
@@ -61,11 +97,6 @@ def mutate(index: int, how) -> types.ModuleType:
         node.args = node.args[:1]
     else:
         node.func, node.args = ast.Name(id="arb", ctx=ast.Load()), [ast.Constant(value=0)]
-    ast.fix_missing_locations(tree)
-    module = types.ModuleType("mutant")
-    sys.modules["mutant"] = module
-    exec(compile(tree, "mutant", "exec"), module.__dict__)
-    return module
 
 
 @contextlib.contextmanager
@@ -96,7 +127,7 @@ def killed(k, cases) -> str | None:
     return None
 
 
-def killed_apart(index: int, how, cases) -> str | None:
+def killed_apart(file: str, index: int, how, cases) -> str | None:
     """Like :func:`killed` for one mutant, in a child process with 4 GiB: a mutant may abort or eat all memory."""
     read, write = os.pipe()
     child = os.fork()
@@ -106,7 +137,7 @@ def killed_apart(index: int, how, cases) -> str | None:
         resource.setrlimit(resource.RLIMIT_AS, (1 << 32, 1 << 32))
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         try:
-            answer = killed(mutate(index, how), cases) or ""
+            answer = killed(mutate(file, index, how), cases) or ""
         except BaseException as error:
             answer = f"crash at import {type(error).__name__}"
         os.write(write, answer.encode()[:500])
@@ -253,7 +284,7 @@ def enclosure_cases(cards):
                     or np.linalg.norm(np.eye(2) - j, 2) > float(g_bound) + 2e-9
                 ):
                     return False
-            return bool(float(e) < 60 * seen + 1e-3) if precision > 60 and radius <= 1e-3 else True
+            return bool(float(e) < 200 * seen + 1e-3) if precision > 60 and radius <= 1e-3 else True
 
         return case
 
@@ -296,10 +327,10 @@ def format_cases(entries):
     add(step, ("claim", "extra"), 1, "keys")
     add(step, ("proof", "extra"), 1, "keys")
     add(step, ("proof", "form"), "wish", "form must be")
-    add(step, ("proof", "preconditioner"), [one], "rows")
+    add(step, ("proof", "preconditioner"), [one], "list of 2 entries")
     add("step monotone", ("proof", "preconditioner"), [[(1.0).hex()] * 2] * 2, "only the radii")
     add(many, ("claim", "levels"), [(0.4).hex(), (0.1).hex(), (0.7).hex()], "increase")
-    add(many, ("claim", "levels"), [(0.4).hex()], "at least two")
+    add(many, ("claim", "levels"), [(0.4).hex()], "list of 2 to")
     add(many, ("claim", "radii"), one, "one entry")
     add(many, ("claim", "unique"), "perhaps", "unique must")
     for kind in ("structure mixture", "bound ball", "guidance limit ball", "expansion", "no solution"):
@@ -307,22 +338,22 @@ def format_cases(entries):
         add(kind, ("claim", "extra"), 1, "keys")
     add("structure mixture", ("claim", "conditions"), [], "conditions")
     add("structure mixture", ("claim", "conditions"), "0", "conditions")
-    add("two solutions", ("claim", "balls"), [], "two balls")
+    add("two solutions", ("claim", "balls"), [], "list of 2 entries")
     add("two solutions", ("claim", "extra"), 1, "keys")
     add("two solutions", ("proof", "extra"), 1, "keys")
     add("two solutions", ("claim", "balls", 0, "extra"), 1, "keys")
     add("trajectory mixture", ("claim", "extra"), 1, "keys")
     add("trajectory mixture", ("proof", "extra"), 1, "keys")
-    add("expansion", ("claim", "points"), [one], "pair")
+    add("expansion", ("claim", "points"), [one], "list of 2 entries")
     add("no solution", ("claim", "lower"), [(9.0).hex()], "exceed")
-    add("no solution", ("claim", "lower"), one * 2, "dimensions")
+    add("no solution", ("claim", "lower"), one * 2, "list of 1 entries")
     add("bound ball", ("claim", "region", "radius"), (-1.0).hex(), "at least")
     add("bound ball", ("claim", "region", "extra"), 1, "keys")
     empty = copy.deepcopy(table["bound ball"])
     empty[0]["claim"].update(contraction=None, modulus=None, lipschitz=None)
     out.append(("no bound", verdict(kernel.seal(empty[0]), empty[1], False, "no bound")))
     for key, value, word in (
-        ("format", "x", "format"), ("kind", "x", "unknown kind"), ("precision", 63, "integer"), ("precision", 1025, "integer"),
+        ("format", "x", "format"), ("kind", "x", "kind must be"), ("precision", 63, "integer"), ("precision", 1025, "integer"),
         ("extra", 1, "keys"), ("model", {}, "keys"),
     ):  # fmt: skip
         add(step, (key,), value, word)
@@ -355,7 +386,7 @@ def hostile_cases(folder, card):
     for bad in ("a/b", "", "../m"):
         renamed = copy.deepcopy(data)
         renamed["model"]["name"] = bad
-        out.append((f"hostile name {bad!r}", verdict(kernel.seal(renamed), path.parent, False, "name is not plain")))
+        out.append((f"hostile name {bad!r}", verdict(kernel.seal(renamed), path.parent, False, "is not plain")))
 
     def file(k, name):
         target = folder / "c.json"
@@ -381,15 +412,7 @@ def hostile_cases(folder, card):
                 return True
         return False
 
-    def zero_noise(k):
-        m = k.Model(card)
-        try:
-            k.Run(m, 0.0, 0, [k.ZERO] * m.size, None)
-        except k.CertificateError:
-            return True
-        return False
-
-    return [*out, ("hostile work", too_large), ("hostile noise", zero_noise)]
+    return [*out, ("hostile work", too_large)]
 
 
 def question_cases(entries):
@@ -436,6 +459,9 @@ def question_cases(entries):
     return out
 
 
+PAIRED = zoo.patch_layers((1, 1, 2), (1, 1))
+
+
 def suite(folder, entries):
     """All cases, cheapest first."""
     import certify_gallery as gallery
@@ -445,7 +471,10 @@ def suite(folder, entries):
     parts = {
         "mix": (zoo.MIXTURE, zoo.mixture_tensors(rng, 2, 3, 1, 1), 1),
         "grad": (zoo.gradient_layers(), zoo.gradient_tensors(rng, 2, 4, 1), 1),
-        "relu": (zoo.gradient_layers("relu"), zoo.gradient_tensors(rng, 2, 4, 0), 0),
+        "relu": (zoo.gradient_layers("relu2"), zoo.gradient_tensors(rng, 2, 4, 0), 0),
+        "convex": (zoo.convex_layers(), zoo.convex_tensors(rng, 2, 3, 1), 1),
+        "prior": (zoo.guided_prior(), zoo.mixture_tensors(rng, 2, 3, 1, 1), 1),
+        "patches": (PAIRED, {**zoo.mixture_tensors(rng, 1, 3, 1), "share": zoo.f32([0.5])}, 0),
         "soft": (soft, zoo.gradient_tensors(rng, 2, 4, 0, softmax=True), 0),
         "plain": (zoo.plain_layers(1), zoo.plain_tensors(rng, 2, 5, 1, 1, 1.0), 1),
     }
@@ -463,10 +492,12 @@ def main() -> None:
 
     stride, folder = int(sys.argv[1]), Path(sys.argv[2])
     cases = suite(folder, gallery.valid(gallery.models(folder)))
-    every = sorted(sites(ast.parse(SOURCE)), key=lambda s: s[0])
+    every = [
+        (file, *site) for file, text in SOURCES.items() for site in sorted(sites(ast.parse(text)), key=lambda s: s[0])
+    ]
     tried = every[::stride]
-    alive = [f"line {line}: {label}" for i, line, label, how in tried if killed_apart(i, how, cases) is None]
-    print(json.dumps({"right": killed(kernel, cases), "all": len(every), "tried": len(tried), "survivors": alive}))
+    alive = [f"{f}.py, line {n}: {label}" for f, i, n, label, how in tried if killed_apart(f, i, how, cases) is None]
+    print(json.dumps({"right": killed(right(), cases), "all": len(every), "tried": len(tried), "survivors": alive}))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import numpy as np
 
 from fpjax.certify import propose
 
-FAMILIES = ("mixture", "gradient", "softmax", "plain", "convolution")
+FAMILIES = ("mixture", "gradient", "softmax", "plain", "convolution", "convex", "patches", "prior")
 
 
 @dataclasses.dataclass
@@ -73,8 +73,17 @@ def random_problem(rng, folder, family=None, d=None, guidance=None, gain=None) -
         classes = max(classes, 1)
     if family == "mixture":
         layers, tensors = zoo.MIXTURE, zoo.mixture_tensors(rng, d, int(rng.integers(1, 4)), min(d, 2), classes)
+    elif family == "prior":
+        layers, tensors = zoo.guided_prior(), zoo.mixture_tensors(rng, d, int(rng.integers(1, 4)), 1, classes)
+    elif family == "patches":
+        shape, size = (1, 1, d), min(d, 2)
+        layers = zoo.patch_layers(shape, (1, size))
+        tensors = zoo.patch_tensors(rng, d, size, classes)
+    elif family == "convex":
+        fn = str(rng.choice(["softplus", "logcosh", "square"]))
+        layers, tensors = zoo.convex_layers(fn), zoo.convex_tensors(rng, d, 4, classes)
     elif family == "gradient":
-        fn = str(rng.choice(["tanh", "softplus", "sigmoid", "relu"]))
+        fn = str(rng.choice(["logcosh", "softplus", "square", "relu2"]))
         layers, tensors = zoo.gradient_layers(fn), zoo.gradient_tensors(rng, d, 4, classes)
     elif family == "softmax":
         layers, tensors = zoo.gradient_layers(softmax=True), zoo.gradient_tensors(rng, d, 4, classes, softmax=True)

@@ -1,133 +1,27 @@
 """Small models in the card format, with a float64 and a 200-digit evaluation that share no code with the kernel."""
 
-import hashlib
 import json
 
 import mpmath
 import numpy as np
-from safetensors.numpy import save
 
 from fpjax.certify import check as kernel
-
-
-def write(folder, name, layers, tensors, shape, classes=0):
-    """Writes NAME.safetensors and NAME.json; returns the path of the card."""
-    raw = save({k: np.ascontiguousarray(v, np.float32) for k, v in tensors.items()})
-    (folder / f"{name}.safetensors").write_bytes(raw)
-    card = {
-        "format": "fpjax-model/1",
-        "name": name,
-        "shape": list(shape),
-        "conditions": [str(i) for i in range(classes)],
-        "weights": f"{name}.safetensors",
-        "sha256": hashlib.sha256(raw).hexdigest(),
-        "layers": layers,
-    }
-    path = folder / f"{name}.json"
-    path.write_text(json.dumps(card))
-    return path
-
-
-def f32(x):
-    """The float64 value of the float32 that will be stored."""
-    return np.asarray(x, np.float32).astype(np.float64)
-
-
-def mixture_tensors(rng, d, components=5, rank=2, classes=0, spread=1.0):
-    u = np.stack([np.linalg.qr(rng.standard_normal((d, rank)))[0] for _ in range(components)])
-    return {
-        "means": f32(spread * rng.standard_normal((components, d))),
-        "factors": f32(u),
-        "variances": f32(rng.uniform(0.05, 1.0, (components, rank))),
-        "floor": f32(rng.uniform(0.001, 0.05, components)),
-        "logits": f32(rng.standard_normal((classes + 1, components))),
-    }
-
-
-MIXTURE = [
-    {"op": "mixture", "out": "D", "in": "y"} | {k: k for k in ("means", "factors", "variances", "floor", "logits")}
-]
-
-
-def gradient_layers(fn="tanh", softmax=False):
-    """W diag(b) phi(diag(a) W^T y + c) + skip*y with gains from (sigma, condition): the pattern of T6."""
-    act = (
-        {"op": "softmax", "out": "h", "in": "p"} if softmax else {"op": "elementwise", "out": "h", "in": "p", "fn": fn}
-    )
-    gain = "scale" if softmax else "multiply"
-    return [
-        {"op": "edm", "out": "noise", "which": "noise", "data_std": 0.5},
-        {"op": "edm", "out": "skip", "which": "skip", "data_std": 0.5},
-        {"op": "affine", "out": "na", "in": "noise", "weight": "Wa", "bias": "ba"},
-        {"op": "elementwise", "out": "a", "in": "na", "fn": "softplus"},
-        {"op": "embed", "out": "c", "table": "table"},
-        {"op": "affine_t", "out": "u", "in": "y", "weight": "W"},
-        {"op": gain, "out": "ua", "in": "u", "by": "a"},
-        {"op": "add", "out": "p", "in": ["ua", "c"]},
-        act,
-        {"op": gain, "out": "hb", "in": "h", "by": "a"},
-        {"op": "affine", "out": "g", "in": "hb", "weight": "W", "bias": "b"},
-        {"op": "scale", "out": "s", "in": "y", "by": "skip"},
-        {"op": "add", "out": "D", "in": ["s", "g"]},
-    ]
-
-
-def gradient_tensors(rng, d, width=6, classes=0, scale=0.5, softmax=False):
-    n = 1 if softmax else width
-    return {
-        "W": f32(scale * rng.standard_normal((d, width))),
-        "Wa": f32(0.3 * rng.standard_normal((n, 1))),
-        "ba": f32(rng.standard_normal(n)),
-        "table": f32(rng.standard_normal((classes + 1, width))),
-        "b": f32(0.1 * rng.standard_normal(d)),
-    }
-
-
-def plain_layers(blocks=2):
-    """An EDM-preconditioned residual MLP."""
-    layers = [{"op": "edm", "out": f"c_{k}", "which": k, "data_std": 0.5} for k in ("in", "skip", "out", "noise")]
-    layers += [
-        {"op": "affine", "out": "f", "in": "c_noise", "weight": "freq", "bias": "phase"},
-        {"op": "elementwise", "out": "fc", "in": "f", "fn": "cos"},
-        {"op": "affine", "out": "e0", "in": "fc", "weight": "We", "bias": "be"},
-        {"op": "embed", "out": "ce", "table": "table"},
-        {"op": "add", "out": "e1", "in": ["e0", "ce"]},
-        {"op": "elementwise", "out": "e", "in": "e1", "fn": "silu"},
-        {"op": "scale", "out": "x", "in": "y", "by": "c_in"},
-        {"op": "affine", "out": "h0", "in": "x", "weight": "Win", "bias": "bin"},
-    ]
-    for i in range(blocks):
-        layers += [
-            {"op": "affine", "out": f"p{i}", "in": f"h{i}", "weight": f"A{i}", "bias": f"a{i}"},
-            {"op": "affine", "out": f"q{i}", "in": "e", "weight": f"E{i}"},
-            {"op": "add", "out": f"r{i}", "in": [f"p{i}", f"q{i}"]},
-            {"op": "elementwise", "out": f"s{i}", "in": f"r{i}", "fn": "silu"},
-            {"op": "affine", "out": f"t{i}", "in": f"s{i}", "weight": f"B{i}", "bias": f"b{i}"},
-            {"op": "add", "out": f"h{i + 1}", "in": [f"h{i}", f"t{i}"]},
-        ]
-    return [
-        *layers,
-        {"op": "elementwise", "out": "z", "in": f"h{blocks}", "fn": "silu"},
-        {"op": "affine", "out": "o", "in": "z", "weight": "Wout", "bias": "bout"},
-        {"op": "scale", "out": "co", "in": "o", "by": "c_out"},
-        {"op": "scale", "out": "cs", "in": "y", "by": "c_skip"},
-        {"op": "add", "out": "D", "in": ["cs", "co"]},
-    ]
-
-
-def plain_tensors(rng, d, width=8, blocks=2, classes=0, gain=1.0):
-    def w(m, n, g=1.0):
-        return f32(g * rng.standard_normal((m, n)) / np.sqrt(n))
-
-    t = {
-        "freq": w(width, 1), "phase": f32(rng.uniform(0, 6, width)), "We": w(width, width), "be": f32(np.zeros(width)),
-        "table": w(classes + 1, width), "Win": w(width, d), "bin": f32(0.1 * rng.standard_normal(width)),
-        "Wout": w(d, width, gain), "bout": f32(0.1 * rng.standard_normal(d)),
-    }  # fmt: skip
-    for i in range(blocks):
-        t |= {f"A{i}": w(width, width), f"a{i}": f32(0.1 * rng.standard_normal(width)), f"E{i}": w(width, width)}
-        t |= {f"B{i}": w(width, width, 0.5), f"b{i}": f32(0.1 * rng.standard_normal(width))}
-    return t
+from fpjax.certify import reading
+from proofs_checks.certificates import (  # noqa: F401
+    MIXTURE,
+    convex_layers,
+    convex_tensors,
+    f32,
+    gradient_layers,
+    gradient_tensors,
+    guided_prior,
+    mixture_tensors,
+    patch_layers,
+    patch_tensors,
+    plain_layers,
+    plain_tensors,
+    write,
+)
 
 
 class Floats:
@@ -165,8 +59,12 @@ def sigmoid(x, ar):
 def apply(fn, x, ar):
     if fn == "identity":
         return x
-    if fn == "relu":
-        return x * (x > 0)
+    if fn in ("relu", "relu2"):
+        return x * (x > 0) if fn == "relu" else x * x * (x > 0) / 2
+    if fn == "square":
+        return x * x / 2
+    if fn == "logcosh":
+        return x + ar.log((1 + ar.exp(-2 * x)) / 2)
     if fn == "tanh":
         return 2 * sigmoid(2 * x, ar) - 1
     if fn == "silu":
@@ -176,40 +74,95 @@ def apply(fn, x, ar):
     return sigmoid(x, ar) if fn == "sigmoid" else getattr(ar, fn)(x)
 
 
-def evaluate(layers, tensors, y, sigma, condition=0, ar=Floats):
-    """D(y, sigma, condition): the card's semantics a second time, without derivatives."""
+SLOPES = {"softplus": "sigmoid", "logcosh": "tanh", "square": "identity", "relu2": "relu", "exp": "exp"}
+
+
+def operate(op, x, t, v, condition, ar):
+    """One layer that is neither nested nor a mixture."""
+    kind = op["op"]
+    if kind == "embed":
+        return t[op["table"]][condition]
+    if kind in ("affine", "affine_t"):
+        w = t[op["weight"]].T if kind == "affine_t" else t[op["weight"]]
+        return w @ x + (t[op["bias"]] if "bias" in op else 0)
+    if kind == "conv":
+        return convolve(x, t[op["weight"]], t.get(op.get("bias")), op["shape"])
+    if kind == "elementwise":
+        return apply(op["fn"], x, ar)
+    if kind in ("scale", "multiply"):
+        return x * (v[op["by"]] if op["by"] in v else t[op["by"]])
+    if kind == "add":
+        return sum(v[n] if n in v else t[n] for n in op["in"])
+    p = ar.exp(x - max(x))
+    return p / p.sum() if kind == "softmax" else ar.array([ar.log(p.sum()) + max(x)])
+
+
+def evaluate(layers, tensors, y, sigma, condition=0, ar=Floats, guidance=1.0):
+    """D(y, sigma, condition): the card's semantics a second time; gradients by forward derivatives."""
     t = {k: ar.array(v) for k, v in tensors.items()}
     s = ar.number(sigma)
-    v = {"y": ar.array(y), "sigma": ar.array([s])}
+    return run(layers, t, {"y": ar.array(y), "sigma": ar.array([s])}, s, condition, ar, ar.number(guidance))["D"]
+
+
+def run(layers, t, v, s, condition, ar, w):
     for op in layers:
         kind = op["op"]
-        x = v.get(op.get("in")) if isinstance(op.get("in"), str) else None
         if kind == "edm":
             sd = ar.number(op["data_std"])
             r2 = s * s + sd * sd
             root = ar.sqrt(r2)
             out = {"in": 1 / root, "skip": sd * sd / r2, "out": s * sd / root, "noise": ar.log(s) / 4}[op["which"]]
             out = ar.array([out])
-        elif kind == "embed":
-            out = t[op["table"]][condition]
-        elif kind in ("affine", "affine_t"):
-            w = t[op["weight"]].T if kind == "affine_t" else t[op["weight"]]
-            out = w @ x + (t[op["bias"]] if "bias" in op else 0)
-        elif kind == "conv":
-            out = convolve(x, t[op["weight"]], t.get(op.get("bias")), op["shape"])
-        elif kind == "elementwise":
-            out = apply(op["fn"], x, ar)
-        elif kind in ("scale", "multiply"):
-            out = x * (v[op["by"]] if op["by"] in v else t[op["by"]])
-        elif kind == "add":
-            out = sum(v[n] if n in v else t[n] for n in op["in"])
-        elif kind == "softmax":
-            p = ar.exp(x - max(x))
-            out = p / p.sum()
+        elif kind == "gradient":
+            out = forward_gradient(op["layers"], t, v, condition, ar)
+        elif kind == "patches":
+            out = patched(op, t, v, s, condition, ar, w)
+        elif kind == "mixture":
+            out = posterior_mean(t, op, v["y"], s, condition, ar, w)
         else:
-            out = posterior_mean(t, op, v["y"], s, condition, ar)
+            out = operate(
+                op, v.get(op["in"]) if "in" in op and isinstance(op["in"], str) else None, t, v, condition, ar
+            )
         v[op["out"]] = out
-    return v["D"]
+    return v
+
+
+def forward_gradient(layers, t, v, condition, ar):
+    """The gradient of the last value by propagating Jacobians forwards (the kernel goes backwards)."""
+    v, d = dict(v), len(v["y"])
+    slopes = {"y": ar.array(np.eye(d))}
+    for op in layers:
+        names = [op["in"]] if isinstance(op.get("in"), str) else op.get("in", [])
+        x = v.get(names[0]) if names else None
+        out = operate(op, x, t, v, condition, ar)
+        moving = [n for n in names if n in slopes]
+        if moving and op["op"] == "elementwise":
+            slopes[op["out"]] = apply(SLOPES[op["fn"]], x, ar)[:, None] * slopes[moving[0]]
+        elif moving and op["op"] == "logsumexp":
+            p = ar.exp(x - out[0])
+            slopes[op["out"]] = (p @ slopes[moving[0]])[None, :]
+        elif moving and op["op"] == "add":
+            slopes[op["out"]] = sum(slopes[n] for n in moving)
+        elif moving:
+            linear = {k: val for k, val in op.items() if k != "bias"}
+            columns = [operate(linear, slopes[moving[0]][:, j], t, v, condition, ar) for j in range(d)]
+            slopes[op["out"]] = np.stack(columns, axis=1)
+        v[op["out"]] = out
+    return slopes[layers[-1]["out"]][0]
+
+
+def patched(op, t, v, s, condition, ar, w):
+    """sum_i P_i^T D(P_i y)."""
+    (c, h, width), (ph, pw), (sh, sw) = op["image"], op["patch"], op["stride"]
+    index = np.arange(c * h * width).reshape(c, h, width)
+    total = ar.array(np.zeros(c * h * width))
+    for i in range(0, h - ph + 1, sh):
+        for j in range(0, width - pw + 1, sw):
+            at = index[:, i : i + ph, j : j + pw].ravel()
+            inner = run(op["layers"], t, {"y": v["y"][at], "sigma": v["sigma"]}, s, condition, ar, w)["D"]
+            for k, value in zip(at, inner, strict=True):
+                total[k] = total[k] + value
+    return total
 
 
 def convolve(x, w, b, shape):
@@ -225,9 +178,11 @@ def convolve(x, w, b, shape):
     return np.asarray(out).reshape(-1)
 
 
-def posterior_mean(t, op, y, s, condition, ar):
+def posterior_mean(t, op, y, s, condition, ar, w=1.0):
     means, u, var = t[op["means"]], t[op["factors"]], t[op["variances"]]
     floor, logits, d = t[op["floor"]], t[op["logits"]][condition], len(y)
+    if "guidance" in op:
+        logits = t[op["logits"]][-1] + w * (logits - t[op["logits"]][-1])
     logp, grads = [], []
     for k in range(len(floor)):
         f2 = floor[k] + s * s
@@ -244,6 +199,8 @@ def posterior_mean(t, op, y, s, condition, ar):
 
 def denoise(layers, tensors, y, sigma, condition=0, guidance=1.0, classes=0, ar=Floats):
     """D with guidance."""
+    if '"prior"' in json.dumps(layers):
+        return evaluate(layers, tensors, y, sigma, condition, ar, guidance)
     d = evaluate(layers, tensors, y, sigma, condition, ar)
     if guidance == 1 or condition == classes:
         return d
@@ -277,7 +234,7 @@ def certificate(card, kind, claim, proof, precision=128):
         "weights_sha256": model.weights_sha256,
         "program_sha256": model.program_sha256,
     }
-    body = {"format": kernel.CERTIFICATE, "kind": kind, "model": named, "precision": precision}
+    body = {"format": reading.CERTIFICATE, "kind": kind, "model": named, "precision": precision}
     return kernel.seal({**body, "claim": claim, "proof": proof})
 
 

@@ -13,9 +13,11 @@ import certify_zoo as zoo
 import jsonschema
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 import fpjax.certify
 import fpjax.certify.check as kernel
+from fpjax.certify import propose
 
 ROOM = Path(kernel.__file__).parent
 
@@ -31,7 +33,7 @@ def test_valid_certificates_of_every_kind_verify(entries):
         proved = kernel.check_data(data, card)
         assert proved.verdict in ("CERTIFIED", "REFUTED") and proved.statement, name
         kinds.add(proved.kind)
-    assert kinds == set(kernel.KINDS)
+    assert kinds == set(kernel.kinds(kernel.Model(entries[0][2])))
 
 
 def test_broken_certificates_do_not_verify(entries):
@@ -67,13 +69,15 @@ def test_every_certificate_and_only_those_fit_the_schema(entries):
 
 
 def test_the_kernel_imports_only_flint_and_the_standard_library():
-    found = set()
-    for node in ast.walk(ast.parse((ROOM / "check.py").read_text())):
-        if isinstance(node, ast.Import):
-            found |= {n.name.split(".")[0] for n in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0
-            found.add((node.module or "").split(".")[0])
+    """Its three files import one another, python-flint and the standard library."""
+    found, own = set(), {f"fpjax.certify.{name}" for name in ("reading", "enclosure")}
+    for name in ("check", "enclosure", "reading"):
+        for node in ast.walk(ast.parse((ROOM / f"{name}.py").read_text())):
+            if isinstance(node, ast.Import):
+                found |= {n.name.split(".")[0] for n in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0
+                found |= set() if node.module in own else {(node.module or "").split(".")[0]}
     assert found - set(sys.stdlib_module_names) == {"flint"}
 
 
@@ -124,54 +128,140 @@ def test_saved_certificates_come_back(entries, tmp_path):
         certificate.save(tmp_path / "deep" / "c.json" / "x.json")
 
 
-def structure_of(tmp_path, layers, tensors, d=2):
-    card = zoo.write(tmp_path, "s", layers, tensors, (d,))
-    return kernel.Step(kernel.Model(card), 0, 1.0, 0.5, 1.0).monotone()
+def structure_of(tmp_path, layers, tensors, d=2, guidance=1.0, classes=0, shape=None):
+    card = zoo.write(tmp_path, "s", layers, tensors, shape or (d,), classes)
+    try:
+        return kernel.Step(kernel.Model(card), 0, guidance, 0.5, 1.0).monotone()
+    except kernel.CertificateError:
+        return False
 
 
-def test_only_monotone_patterns_are_monotone(tmp_path):
-    """W phi(W^T y) passes; another W, the wrong transposition, a negative gain, silu or a vector gain around softmax not."""
+def edited(layers, **changes):
+    """The layers with some replaced, those of the potential too."""
+    out = [{**op, **changes.get(op["out"], {})} for op in layers]
+    return [{**op, "layers": edited(op["layers"], **changes)} if "layers" in op else op for op in out]
+
+
+def flipped(tensors, name):
+    """One sign changed in one tensor."""
+    new = np.array(tensors[name])
+    new.flat[0] *= -1
+    return {**tensors, name: new}
+
+
+def test_only_convex_potentials_are_monotone(tmp_path):
+    """Gradients of elementwise and softmax potentials pass; one negative weight, another function, a falling sum not."""
     rng = np.random.default_rng(1)
-    base = zoo.gradient_tensors(rng, 2, 4)
-    layers = zoo.gradient_layers()
-
-    square = {**base, "W": zoo.f32(rng.standard_normal((4, 4))), "b": zoo.f32(np.zeros(4))}
-
-    def edited(**changes):
-        return [{**op, **changes.get(op["out"], {})} for op in layers]
-
-    assert structure_of(tmp_path, layers, base)
-    assert not structure_of(tmp_path, edited(g={"weight": "V"}), {**base, "V": base["W"]})
-    assert not structure_of(tmp_path, edited(g={"op": "affine_t"}), square, 4)
-    assert not structure_of(tmp_path, edited(h={"fn": "silu"}), base)
-    assert not structure_of(tmp_path, edited(h={"fn": "cos"}), base)
-    assert not structure_of(tmp_path, edited(a={"fn": "identity"}), {**base, "ba": zoo.f32(-np.ones(4))})
+    base, layers = zoo.gradient_tensors(rng, 2, 4), zoo.gradient_layers()
+    for fn in ("logcosh", "softplus", "square", "relu2", "exp"):
+        assert structure_of(tmp_path, zoo.gradient_layers(fn), base)
+    assert not structure_of(tmp_path, layers, flipped(base, "E"))
+    for fn in ("cos", "silu", "tanh", "identity"):
+        assert not structure_of(tmp_path, edited(layers, h={"fn": fn}), base)
     falling = [{"op": "affine", "out": "v", "in": "y", "weight": "V"}, {"op": "add", "out": "D", "in": ["s", "g", "v"]}]
     assert not structure_of(tmp_path, [*layers[:-1], *falling], {**base, "V": zoo.f32(-np.eye(2))})
+    negative = [*layers[:-1], {"op": "scale", "out": "n", "in": "g", "by": "minus"}]
+    negative += [{"op": "add", "out": "D", "in": ["s", "n"]}]
+    assert not structure_of(tmp_path, negative, {**base, "minus": zoo.f32([-1.0])})
+    assert structure_of(tmp_path, negative, {**base, "minus": zoo.f32([1.0])})
     soft, tensors = zoo.gradient_layers(softmax=True), zoo.gradient_tensors(rng, 2, 4, softmax=True)
     assert structure_of(tmp_path, soft, tensors)
-    vector = [{**op, "op": "multiply", "by": "gain"} if op["out"] == "ua" else op for op in soft]
-    assert not structure_of(tmp_path, vector, {**tensors, "gain": zoo.f32([1, 2, 3, 4])})
-    after = [{**op, "op": "multiply", "by": "gain"} if op["out"] == "hb" else op for op in soft]
-    assert not structure_of(tmp_path, after, {**tensors, "gain": zoo.f32([1, 2, 3, 4])})
-    mixture = zoo.mixture_tensors(rng, 2, 3, 1)
-    assert structure_of(tmp_path, zoo.MIXTURE, mixture)
+    turned = [{"op": "multiply", "out": "gm", "in": "g", "by": "twist"}, {"op": "add", "out": "D", "in": ["s", "gm"]}]
+    assert not structure_of(tmp_path, [*soft[:-1], *turned], {**tensors, "twist": zoo.f32([1, 2])})
+
+
+def test_input_convex_networks_with_skip_connections(tmp_path):
+    """Two hidden layers: nonnegative hidden weights and a rising second function; each sign flipped is refused."""
+    tensors, layers = zoo.convex_tensors(np.random.default_rng(2), 2), zoo.convex_layers()
+    assert structure_of(tmp_path, layers, tensors)
+    assert structure_of(tmp_path, zoo.convex_layers("logcosh"), tensors)
+    assert structure_of(tmp_path, layers, flipped(tensors, "W2"))  # the skip connection is free
+    for name in ("U", "E"):
+        assert not structure_of(tmp_path, layers, flipped(tensors, name))
+    assert not structure_of(tmp_path, zoo.convex_layers("softplus", "logcosh"), tensors)
+
+
+def test_mixtures_patches_and_guided_priors(tmp_path):
+    """Posterior means, sums of patches, guidance of the prior at every weight; and one flipped sign in each."""
+    rng = np.random.default_rng(3)
+    mixture = zoo.mixture_tensors(rng, 2, 3, 1, 1)
+    assert structure_of(tmp_path, zoo.MIXTURE, mixture, classes=1)
     both = [{**zoo.MIXTURE[0], "out": "m"}, {"op": "add", "out": "D", "in": ["m", "y"]}]
-    assert structure_of(tmp_path, both, mixture)
+    assert structure_of(tmp_path, both, mixture, classes=1)
     for key in ("variances", "floor"):
-        with pytest.raises(kernel.CertificateError, match="negative"):
-            structure_of(tmp_path, zoo.MIXTURE, {**mixture, key: mixture[key] - 5})
+        assert not structure_of(tmp_path, zoo.MIXTURE, flipped(mixture, key), classes=1)
+        assert not structure_of(tmp_path, zoo.guided_prior(), flipped(mixture, key), classes=1)
+    for w in (3.0, 7.5, 15.0, -2.0):
+        assert structure_of(tmp_path, zoo.guided_prior(), mixture, classes=1, guidance=w)
+        assert not structure_of(tmp_path, zoo.MIXTURE, mixture, classes=1, guidance=w)
+    patches, tensors = zoo.patch_layers((1, 2, 3), (1, 2)), zoo.patch_tensors(rng, 6)
+    assert structure_of(tmp_path, patches, tensors, shape=(1, 2, 3))
+    assert not structure_of(tmp_path, patches, flipped(tensors, "share"), shape=(1, 2, 3))
+    assert not structure_of(tmp_path, patches, flipped(tensors, "variances"), shape=(1, 2, 3))
+    plain = [{**patches[0], "layers": [{"op": "elementwise", "out": "D", "in": "y", "fn": "sin"}]}, patches[1]]
+    assert not structure_of(tmp_path, plain, tensors, shape=(1, 2, 3))
 
 
 def test_interval_constants_that_may_be_negative_are_not_gains(tmp_path):
     """A gain that is exactly 0 is allowed, one whose enclosure reaches below 0 is not."""
-    tensors = {"W": zoo.f32(np.eye(2)), "z": zoo.f32([0.0, 1.0]), "n": zoo.f32([-1e-30, 1.0])}
-    layers = [
-        {"op": "affine_t", "out": "u", "in": "y", "weight": "W"},
-        {"op": "elementwise", "out": "h", "in": "u", "fn": "tanh"},
+    tensors = {"E": zoo.f32([[1, 1]]), "z": zoo.f32([0.0, 1.0]), "n": zoo.f32([-1e-30, 1.0])}
+    potential = [
+        {"op": "elementwise", "out": "h", "in": "y", "fn": "softplus"},
         {"op": "multiply", "out": "g", "in": "h", "by": "z"},
-        {"op": "affine", "out": "D", "in": "g", "weight": "W"},
+        {"op": "affine", "out": "p", "in": "g", "weight": "E"},
     ]
+    layers = [{"op": "gradient", "out": "D", "in": "y", "layers": potential}]
     assert structure_of(tmp_path, layers, tensors)
-    layers[2]["by"] = "n"
+    potential[1]["by"] = "n"
     assert not structure_of(tmp_path, layers, tensors)
+
+
+def test_a_guided_prior_has_no_guidance_limit(tmp_path):
+    """Concavity in the guidance holds for the score's guidance only, so the kernel refuses the claim."""
+    tensors = zoo.mixture_tensors(np.random.default_rng(4), 2, 3, 1, 1)
+    card = zoo.write(tmp_path, "s", zoo.guided_prior(), tensors, (2,), 1)
+    claim = {
+        "condition": 0,
+        "sigma_to": (0.5).hex(),
+        "sigma_from": (1.0).hex(),
+        "region": "everywhere",
+        "limit": (2.0).hex(),
+    }
+    with pytest.raises(kernel.CertificateError, match="no guidance limit"):
+        kernel.check_data(zoo.certificate(card, "guidance-limit", claim, {}), card)
+
+
+def test_multipliers_prove_far_more_than_the_layers_norms(tmp_path):
+    """LipSDP on a plain network: better bounds verify, and 1 % better ones or broken multipliers do not."""
+    card = zoo.write(tmp_path, "p", zoo.plain_layers(1), zoo.plain_tensors(np.random.default_rng(5), 2, 5, 1), (2,))
+    path, model = propose.load_model(str(card))
+    p = propose.Problem(path, model, 0, 1.0, 0.4, 0.8)
+    loose, tight = propose.lipschitz(p), propose.lipschitz(p, tight=True)
+    assert kernel.check_data(tight.data, path).verdict == "CERTIFIED"
+    a, b = (
+        {k: float.fromhex(c.data["claim"][k]) for k in ("contraction", "modulus", "lipschitz")} for c in (loose, tight)
+    )
+    assert b["lipschitz"] < 0.9 * a["lipschitz"]
+    assert b["contraction"] < 0.9 * a["contraction"]
+    assert b["modulus"] > a["modulus"] + 0.05
+    rng = np.random.default_rng(6)
+    for _ in range(50):
+        y = 3 * rng.standard_normal(2)
+        j = zoo.jacobian(lambda v: zoo.step(zoo.plain_layers(1), tensors_of(card), v, 0.4, 0.8), y)
+        assert np.linalg.norm(j, 2) <= b["lipschitz"] + 1e-8
+        assert np.linalg.norm(np.eye(2) - j, 2) <= b["contraction"] + 1e-8
+        assert np.linalg.eigvalsh((j + j.T) / 2)[0] >= b["modulus"] - 1e-8
+    for key, value in b.items():
+        new = json.loads(json.dumps(tight.data))
+        new["claim"][key] = (value - 0.01 * abs(value) if key != "modulus" else value + 0.01).hex()
+        with pytest.raises(kernel.CertificateError, match="not proved"):
+            kernel.check_data(kernel.seal(new), path)
+    for weights in (["0x1.0000000000000p-30"] * 10, tight.data["proof"]["multipliers"]["lipschitz"][:-1]):
+        new = json.loads(json.dumps(tight.data))
+        new["proof"]["multipliers"]["lipschitz"] = weights
+        with pytest.raises(kernel.CertificateError, match=r"not proved|multipliers >= 0 are needed"):
+            kernel.check_data(kernel.seal(new), path)
+
+
+def tensors_of(card):
+    return {k: np.asarray(v, np.float64) for k, v in load_file(card.with_suffix(".safetensors")).items()}
