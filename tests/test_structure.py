@@ -11,6 +11,7 @@ import fpjax
 
 ROOT = Path(fpjax.__file__).parent
 ORDER = [
+    "plugin",
     "evidence",
     "process",
     "data",
@@ -41,6 +42,11 @@ ORDER = [
     "lipschitz_page",
     "rules",
     "auditing",
+    "testing.asserting",
+    "testing.trajectories",
+    "testing.strategies",
+    "testing.bridge",
+    "testing",
     "report.figures",
     "report.page",
     "report",
