@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TESTS = {
     "step": ["tests/test_step.py"],
     "process": ["tests/test_process_values.py", "tests/test_process.py"],
-    "auditing": ["tests/test_auditing_rules.py"],
+    "auditing": ["tests/test_auditing_values.py", "tests/test_auditing.py::test_float32_audits_say_so"],
     "solve": ["tests/test_solve_rules.py", "tests/test_solve_methods.py"],
 }
 SEPARATOR = "  //  "

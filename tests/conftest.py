@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(config, items):
 def pytest_terminal_summary(terminalreporter):
     """How many examples hypothesis ran, over all properties."""
     reports = [r for group in terminalreporter.stats.values() for r in group if hasattr(r, "_hypothesis_stats")]
-    counts = [int(n) for r in reports for n in re.findall(r"(\d+) (?:passing|failing) examples", r._hypothesis_stats)]
+    counts = [int(n) for r in reports for n in re.findall(r"(\d+) (?:passing|failing)", r._hypothesis_stats)]
     if counts:
         profile = hypothesis.settings.get_current_profile_name()
         terminalreporter.write_line(f"hypothesis: {sum(counts)} examples in {len(reports)} properties, profile {profile}")
