@@ -146,7 +146,9 @@ def mutants(source: str):
                 raising = in_raise or isinstance(node, (ast.Raise, ast.JoinedStr))
                 if hasattr(node, "lineno"):
                     for new in changes(node, in_raise or isinstance(node, ast.JoinedStr)):
-                        text = SEPARATOR.join((place, lines[node.lineno - 1].strip(), f"{_short(node)} -> {_short(new)}"))
+                        text = SEPARATOR.join(
+                            (place, lines[node.lineno - 1].strip(), f"{_short(node)} -> {_short(new)}")
+                        )
                         seen[text] += 1
                         _put(parent, field, i, new)
                         yield f"{text}{SEPARATOR}{seen[text]}", node.lineno, copy.deepcopy(tree)
@@ -262,9 +264,7 @@ def run(module: str, results: Path, survivors: bool, every: int) -> None:
     state, baseline = outcome(module, ast.parse(source), 600, log)
     if state != "survived":
         raise SystemExit(f"the tests of {module} fail on the unchanged code: see {log}")
-    todo = [
-        m for m in everything if m[0] not in mine or (survivors and mine[m[0]]["state"] == "survived")
-    ]
+    todo = [m for m in everything if m[0] not in mine or (survivors and mine[m[0]]["state"] == "survived")]
     print(f"{module}: {len(everything)} mutants, {len(todo)} to do, {baseline:.1f} s unchanged", flush=True)
     for n, (key, line, tree) in enumerate(todo):
         if n % every:

@@ -106,9 +106,8 @@ def test_whole_numbers_of_numpy_are_whole_numbers():
 
 
 def test_adapt_is_the_one_of_adapting():
-    den = exact.gaussian(np.zeros(2), np.eye(2))
-    grid = process.adapt(den, images=np.zeros((1, 2)), target_rate=0.5, sigma_min=0.5, sigma_max=2.0)
-    assert (grid.levels[0], grid.levels[-1]) == pytest.approx((0.5, 2.0))
+    with pytest.raises(FpjaxError, match="rate"):
+        process.adapt(exact.gaussian(np.zeros(2), np.eye(2)), images=np.zeros((1, 2)), target_rate=-1.0)
 
 
 REFUSED = {
@@ -117,6 +116,7 @@ REFUSED = {
     "finite and at least 0": lambda: process.from_sigmas([-1.0, 1.0]),
     "finite and at least": lambda: process.from_sigmas([1.0, np.inf]),
     "increase strictly": lambda: process.from_sigmas([1.0, 1.0]),
+    "must increase strictly": lambda: process.from_sigmas([0.1, 0.5, 0.4]),
     "train_steps must be at least 1": lambda: process.betas("linear", 0),
     "takes no beta_start": lambda: process.betas("cosine", beta_end=0.1),
     "unknown schedule": lambda: process.betas("quadratic"),
@@ -127,7 +127,9 @@ REFUSED = {
     "must lie between 0": lambda: process.betas("linear", beta_start=-0.5),
     "lie between 0 and 1": lambda: process.betas("linear", beta_end=-0.5),
     "unknown timestep spacing": lambda: process.ddim(2, spacing="log"),
-    r"offset 500 puts a timestep at 1400, past the last of 1000": lambda: process.ddim(10, spacing="leading", offset=500),
+    r"offset 500 puts a timestep at 1400, past the last of 1000": lambda: process.ddim(
+        10, spacing="leading", offset=500
+    ),
     r"offset 2 puts a timestep at 4, past the last of 4": lambda: process.ddim(
         2, train_steps=4, spacing="leading", offset=2
     ),

@@ -160,7 +160,9 @@ def test_no_modulus_leaves_uniqueness_open(known, seed):
     assert error.value.outcome.worst.value == pytest.approx(known.modulus(grid.rho[0], 1e-6), abs=1e-6)
 
 
-@given(testing.networks(label="contractive"), testing.processes(max_steps=N, final_sigma_zero=None), st.integers(0, 2**20))
+@given(
+    testing.networks(label="contractive"), testing.processes(max_steps=N, final_sigma_zero=None), st.integers(0, 2**20)
+)
 def test_contractive_networks_contract(known, grid, seed):
     out = testing.assert_contracts(known.den, grid, samples=N, seed=seed)
     assert out.worst.value <= max(known.kappa(r, 1.0) for r in grid.rho) + 1e-12
@@ -290,7 +292,9 @@ def test_round_trips():
 
 def test_a_step_that_is_not_solved_is_named():
     known = hypothesis.find(testing.networks(label="neither", dims=(2,)), lambda k: True)
-    den = dataclasses.replace(known.den, params=(*known.den.params[:1], np.asarray([-30.0, 1.0]), *known.den.params[2:]))
+    den = dataclasses.replace(
+        known.den, params=(*known.den.params[:1], np.asarray([-30.0, 1.0]), *known.den.params[2:])
+    )
     with pytest.raises(testing.PropertyError, match=r"step \d of 4 ended") as error:
         testing.assert_roundtrip(den, process.ddim(4), np.ones((3, 2)), solver="picard", limit=30)
     assert error.value.outcome.verdict is Verdict.INCONCLUSIVE

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fpjax.testing.asserting import assert_contracts as assert_contracts
     from fpjax.testing.asserting import assert_monotone as assert_monotone
     from fpjax.testing.asserting import assert_wellposed as assert_wellposed
+    from fpjax.testing.bridge import from_torch as from_torch
     from fpjax.testing.strategies import Known as Known
     from fpjax.testing.strategies import conditions as conditions
     from fpjax.testing.strategies import gaussians as gaussians
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from fpjax.testing.strategies import mixtures as mixtures
     from fpjax.testing.strategies import networks as networks
     from fpjax.testing.strategies import processes as processes
-    from fpjax.testing.bridge import from_torch as from_torch
     from fpjax.testing.trajectories import assert_matches_schedule as assert_matches_schedule
     from fpjax.testing.trajectories import assert_roundtrip as assert_roundtrip
 

@@ -141,7 +141,7 @@ def assert_wellposed(
     worst = _first_worst(-m)
     i = int(seen.number[worst])
     where = f"step {i + 1} of {process.steps} (sigma {process.levels[i + 1]:.4g} to {process.levels[i]:.4g})"
-    common = _common("assert_wellposed", model, "T2", len(m), m[worst])
+    common = outcome_fields("assert_wellposed", model, "T2", len(m), m[worst])
     if not np.isfinite(m[worst]):
         return _not_finite(common, seen, worst, where, began)
     if m[worst] > 0:
@@ -185,10 +185,10 @@ def assert_monotone(
     if levels.size == 0 or not (np.isfinite(levels) & (levels > 0)).all():
         raise FpjaxError("sigmas must be positive finite noise levels; give at least one")
     seen = look(model, levels, np.zeros_like(levels), images, condition, guidance, samples, seed)
-    slack = -SLACK * jnp.finfo(seen.y.dtype).eps * seen.scale
+    slack = -SLACK * np.finfo(seen.y.dtype).eps * seen.scale
     worst = _first_worst(slack - seen.low)
     where = f"sigma {levels[seen.number[worst]]:.4g}"
-    common = _common("assert_monotone", model, "T2", len(seen.low), seen.low[worst])
+    common = outcome_fields("assert_monotone", model, "T2", len(seen.low), seen.low[worst])
     if not np.isfinite(seen.low[worst]):
         return _not_finite(common, seen, worst, where, began)
     if seen.low[worst] >= slack[worst]:
@@ -231,7 +231,7 @@ def assert_contracts(
     worst = _first_worst(kappa)
     i = int(seen.number[worst])
     where = f"step {i + 1} of {process.steps} (sigma {process.levels[i + 1]:.4g} to {process.levels[i]:.4g})"
-    common = _common("assert_contracts", model, "T3", len(kappa), kappa[worst])
+    common = outcome_fields("assert_contracts", model, "T3", len(kappa), kappa[worst])
     if not np.isfinite(kappa[worst]):
         return _not_finite(common, seen, worst, where, began)
     if kappa[worst] < 1:
@@ -319,7 +319,7 @@ def measure(step: Step, y):
         found = s.symmetric.low, s.symmetric.low_vector, s.departure.value, s.departure.right, scale
         return tuple(np.asarray(a, np.float64) for a in found)
     j = np.asarray(_jacobians(_axes(step), y), np.float64).reshape(n, d, d)
-    bad = ~np.isfinite(j).all(axis=(1, 2))
+    bad = np.logical_not(np.isfinite(j).all(axis=(1, 2)))
     j = np.where(bad[:, None, None], 0.0, j)
     low, vectors = np.linalg.eigh((j + np.swapaxes(j, 1, 2)) / 2)
     _, departure, right = np.linalg.svd(np.eye(d) - j)
@@ -376,7 +376,8 @@ def _first_worst(badness: np.ndarray) -> int:
     return int(np.argmax(np.where(np.isfinite(badness), badness, np.inf)))
 
 
-def _common(assertion: str, model: Denoiser, theorem: str, points: int, value) -> dict[str, Any]:
+def outcome_fields(assertion: str, model: Denoiser, theorem: str, points: int, value) -> dict[str, Any]:
+    """What every Outcome of an assertion has in common, whatever its verdict."""
     worst = Bound(float(value), Evidence.SAMPLED, source=theorem)
     return {"assertion": assertion, "model": model.name, "theorem": theorem, "points": points, "worst": worst}
 
@@ -385,7 +386,7 @@ def _witness(seen: Looked, i: int) -> dict[str, Any]:
     step = seen.step
     witness = {"point": seen.y[i], "sigma": float(step.sigma[i]), "rho": float(step.rho[i])}
     if step.den.conditions:
-        witness["condition"] = int(step.condition[i])
+        witness["condition"] = int(np.asarray(step.condition)[i])
     if step.guidance is not None:
         witness["guidance"] = float(step.guidance[i])
     return witness

@@ -6,6 +6,7 @@ evaluation leaves the compiled program and runs eagerly in PyTorch, a point at a
 
 import dataclasses
 import functools
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,18 @@ from jax.custom_derivatives import SymbolicZero
 
 from fpjax.denoiser import Denoiser, Facts
 from fpjax.evidence import FpjaxError
+
+
+def _torch():
+    """The module torch, imported when it is needed.
+
+    Raises:
+      FpjaxError: if it is not installed.
+    """
+    try:
+        return importlib.import_module("torch")
+    except ImportError as error:
+        raise FpjaxError("from_torch needs PyTorch; install it by: pip install torch") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,28 +47,21 @@ class TorchFunction:
 
     def value(self, y, sigma, condition):
         """fn on tensors, detached from any graph."""
-        import torch
-
-        with torch.no_grad():
+        with _torch().no_grad():
             return self.fn(y, sigma, condition)
 
     def push(self, y, sigma, condition, v, s):
         """J v + s·dfn/dsigma."""
-        import torch
-
-        return torch.func.jvp(lambda a, b: self.fn(a, b, condition), (y, sigma), (v, s))[1]
+        return _torch().func.jvp(lambda a, b: self.fn(a, b, condition), (y, sigma), (v, s))[1]
 
     def pull(self, y, sigma, condition, u):
         """J^T u."""
-        import torch
-
-        return torch.func.vjp(lambda a: self.fn(a, sigma, condition), y)[1](u)[0]
+        return _torch().func.vjp(lambda a: self.fn(a, sigma, condition), y)[1](u)[0]
 
 
 def _each(function: Callable, cores: tuple[int, ...], *arrays):
     """Applies a torch function to every point of a batch of numpy arrays; ``cores`` is how many axes one point has."""
-    import torch
-
+    torch = _torch()
     tensors = [torch.from_numpy(np.array(a)) for a in arrays]  # copied: PyTorch may not write into JAX's memory
     lead = tensors[0].shape[: tensors[0].ndim - cores[0]]
     flat = [t.reshape(-1, *t.shape[t.ndim - c :]) for t, c in zip(tensors, cores, strict=True)]
@@ -64,9 +70,7 @@ def _each(function: Callable, cores: tuple[int, ...], *arrays):
 
 
 def _callback(function: Callable, cores: tuple[int, ...], result, *arrays):
-    return jax.pure_callback(
-        lambda *a: _each(function, cores, *a), result, *arrays, vmap_method="broadcast_all"
-    )
+    return jax.pure_callback(lambda *a: _each(function, cores, *a), result, *arrays, vmap_method="broadcast_all")
 
 
 def _like(y):
@@ -81,7 +85,9 @@ def _once(y):
 
 @_once.defjvp
 def _(primals, tangents):
-    raise FpjaxError("a PyTorch function behind from_torch can be differentiated once, not twice; port it to JAX for this")
+    raise FpjaxError(
+        "a PyTorch function behind from_torch can be differentiated once, not twice; port it to JAX for this"
+    )
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -140,10 +146,7 @@ def from_torch(
     Raises:
       FpjaxError: if torch is missing, or fn or one of its products fails or returns another shape or dtype.
     """
-    try:
-        import torch
-    except ImportError as error:
-        raise FpjaxError("from_torch needs PyTorch; install it by: pip install torch") from error
+    torch = _torch()
     shape = tuple(int(n) for n in shape)
     f = TorchFunction(fn, shape)
     dtype = torch.float64 if jax.config.jax_enable_x64 else torch.float32  # pyright: ignore[reportAttributeAccessIssue]
@@ -164,6 +167,4 @@ def from_torch(
             f"the PyTorch function returns {getattr(out, 'dtype', type(out).__name__)} of shape "
             f"{tuple(getattr(out, 'shape', ()))} for a point of {dtype} and shape {shape}; it must return a tensor like y"
         )
-    return Denoiser.from_function(
-        f, (), shape, predicts=predicts, conditions=conditions, facts=facts, name=name
-    )
+    return Denoiser.from_function(f, (), shape, predicts=predicts, conditions=conditions, facts=facts, name=name)

@@ -79,7 +79,9 @@ def processes(
     if not kinds or set(kinds) - set(process.KINDS):
         raise FpjaxError(f"kinds must be some of {', '.join(process.KINDS)}, got {kinds!r}")
     if not 1 <= min_steps <= max_steps:
-        raise FpjaxError(f"the number of steps must satisfy 1 <= min_steps <= max_steps, got {min_steps} and {max_steps}")
+        raise FpjaxError(
+            f"the number of steps must satisfy 1 <= min_steps <= max_steps, got {min_steps} and {max_steps}"
+        )
     return _processes(kinds, min_steps, max_steps, final_sigma_zero)
 
 

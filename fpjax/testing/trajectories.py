@@ -5,17 +5,17 @@ Not in this room: Jacobians (asserting).
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fpjax import plugin
 from fpjax.denoiser import Denoiser
 from fpjax.evidence import Exit, FpjaxError, Verdict
 from fpjax.process import Process
 from fpjax.step import Step, denoised
-from fpjax.testing.asserting import Outcome, _common, clean_points, conclude, expect_denoiser, sample_count
+from fpjax.testing.asserting import Outcome, clean_points, conclude, expect_denoiser, outcome_fields, sample_count
 from fpjax.trajectory import generate, invert
 
 
@@ -59,10 +59,12 @@ def assert_roundtrip(
     flat = np.abs(images).reshape(len(images), -1)
     error = np.abs(again - images).reshape(len(images), -1).max(axis=1) / (1 + flat.max(axis=1))
     worst = int(np.argmax(np.where(np.isfinite(error), error, np.inf)))
-    common = _common("assert_roundtrip", model, "T9", len(images), error[worst])
+    fields = outcome_fields("assert_roundtrip", model, "T9", len(images), error[worst])
     if error[worst] <= tol:
-        detail = f"{len(images)} images come back in {process.steps} steps, largest relative difference {error[worst]:.2e}"
-        return conclude(Outcome(**common, verdict=Verdict.SUPPORTED, detail=detail), began)
+        detail = (
+            f"{len(images)} images come back in {process.steps} steps, largest relative difference {error[worst]:.2e}"
+        )
+        return conclude(Outcome(**fields, verdict=Verdict.SUPPORTED, detail=detail), began)
     codes = np.asarray(inversion.exit)[worst]
     unsolved = np.flatnonzero([not Exit(int(c)).solved for c in codes])
     witness = {"image number": worst, "image": images[worst], "what came back": again[worst]}
@@ -72,10 +74,10 @@ def assert_roundtrip(
         residual = float(np.asarray(inversion.residual)[worst, i])
         detail = f"{text}; step {i + 1} of {process.steps} ended {Exit(int(codes[i])).name} with residual {residual:.2e} (T8)"
         witness |= {"step": i + 1, "exit": Exit(int(codes[i])).name, "residual": residual}
-        return conclude(Outcome(**common, verdict=Verdict.INCONCLUSIVE, detail=detail, witness=witness), began)
+        return conclude(Outcome(**fields, verdict=Verdict.INCONCLUSIVE, detail=detail, witness=witness), began)
     factor = 1 / max(process.rho.prod(), np.finfo(float).tiny)
     detail = f"{text}, though every step was solved; rounding may grow by {factor:.2g} on the way (T9, T16)"
-    return conclude(Outcome(**common, verdict=Verdict.REFUTED, detail=detail, witness=witness), began)
+    return conclude(Outcome(**fields, verdict=Verdict.REFUTED, detail=detail, witness=witness), began)
 
 
 def assert_matches_schedule(
@@ -108,40 +110,52 @@ def assert_matches_schedule(
     began = time.perf_counter()
     expect_denoiser(model)
     count = max(sample_count(samples), process.steps)
-    rng = np.random.default_rng(seed)
-    clean = clean_points(model, images, count, rng)
-    tol = (1e-9 if clean.dtype == np.float64 else 1e-4) if tol is None else tol
+    taken = _take(model, process, sampler, images, condition, count, seed)
+    tol = (1e-9 if taken.y.dtype == np.float64 else 1e-4) if tol is None else tol
     if not 0 < tol < np.inf:
         raise FpjaxError(f"tol must be a positive finite number, got {tol}")
+    worst = int(np.argmax(np.where(np.isfinite(taken.error), taken.error, np.inf)))
+    error, i = taken.error[worst], worst % process.steps
+    fields = outcome_fields("assert_matches_schedule", model, "E1", count, error)
+    if error <= tol:
+        detail = f"the sampler takes the step of E1 at {count} points, largest relative difference {error:.2e}"
+        return conclude(Outcome(**fields, verdict=Verdict.SUPPORTED, detail=detail), began)
+    detail = (
+        f"the sampler differs from E1 by {error:.2e} (relative) at step {i + 1} of {process.steps} "
+        f"(time {process.timesteps[i + 1]:g} to {process.timesteps[i]:g})"
+    )
+    y, x0, got = taken.y[worst], taken.x0[worst], taken.results[worst]
+    fit = _fits(process, y, x0, got, i, tol)
+    if fit is not None:
+        detail += f"; its result is that of a step down to time {process.timesteps[fit]:g}: look for an off-by-one"
+    witness = {"state": process.to_z(y, i + 1), "sampler": got, "E1": _e1(process, y, x0, i + 1, i), "D": x0}
+    return conclude(Outcome(**fields, verdict=Verdict.REFUTED, detail=detail, witness=witness), began)
+
+
+class _Taken(NamedTuple):
+    """Steps taken by a sampler: states y, D there, its results, and their relative differences from E1's."""
+
+    y: np.ndarray
+    x0: np.ndarray
+    results: list[np.ndarray]
+    error: np.ndarray
+
+
+def _take(model: Denoiser, process: Process, sampler: Callable, images, condition, count: int, seed: int) -> _Taken:
+    """Point k of ``count`` is at step k modulo the number of steps."""
+    rng = np.random.default_rng(seed)
+    clean = clean_points(model, images, count, rng)
     number = np.arange(count) % process.steps
     sigma = process.sigmas[1:][number].astype(clean.dtype)
     y = clean + sigma.reshape(-1, *[1] * len(model.shape)) * rng.normal(size=clean.shape).astype(clean.dtype)
     index = jnp.full(count, model.index(condition), jnp.int32)
     x0 = np.asarray(_denoised(model.astype(clean.dtype), y, sigma, index))
-    error, results = np.empty(count), []
-    for k, i in enumerate(number):
-        z = process.to_z(y[k], i + 1)
-        got = _ask(sampler, z, process.timesteps[i + 1], process.timesteps[i])
-        error[k] = _difference(got, _e1(process, y[k], x0[k], i + 1, i))
-        results.append(got)
-    worst = int(np.argmax(np.where(np.isfinite(error), error, np.inf)))
-    i = int(number[worst])
-    where = f"step {i + 1} of {process.steps} (time {process.timesteps[i + 1]:g} to {process.timesteps[i]:g})"
-    common = _common("assert_matches_schedule", model, "E1", count, error[worst])
-    if error[worst] <= tol:
-        detail = f"the sampler takes the step of E1 at {count} points, largest relative difference {error[worst]:.2e}"
-        return conclude(Outcome(**common, verdict=Verdict.SUPPORTED, detail=detail), began)
-    detail = f"the sampler differs from E1 by {error[worst]:.2e} (relative) at {where}"
-    fit = _fits(process, y[worst], x0[worst], results[worst], i, tol)
-    if fit is not None:
-        detail += f"; its result is that of a step down to time {process.timesteps[fit]:g}: look for an off-by-one"
-    witness = {
-        "state": process.to_z(y[worst], i + 1),
-        "sampler": results[worst],
-        "E1": _e1(process, y[worst], x0[worst], i + 1, i),
-        "D": x0[worst],
-    }
-    return conclude(Outcome(**common, verdict=Verdict.REFUTED, detail=detail, witness=witness), began)
+    results, error = [], np.empty(count)
+    for k in range(count):
+        i = k % process.steps
+        results.append(_ask(sampler, process.to_z(y[k], i + 1), process.timesteps[i + 1], process.timesteps[i]))
+        error[k] = _difference(results[k], _e1(process, y[k], x0[k], i + 1, i))
+    return _Taken(y, x0, results, error)
 
 
 @jax.jit
@@ -159,11 +173,10 @@ def _e1(process: Process, y, x0, start: int, end: int) -> np.ndarray:
 
 
 def _fits(process: Process, y, x0, got, i: int, tol: float) -> int | None:
-    """The level other than i whose E1 step the sampler took, if there is one."""
-    for end in range(process.steps):
-        if end != i and process.levels[end] < process.levels[i + 1]:
-            if _difference(got, _e1(process, y, x0, i + 1, end)) <= tol:
-                return end
+    """The level below i to which the sampler stepped, if there is one."""
+    for end in range(i):
+        if _difference(got, _e1(process, y, x0, i + 1, end)) <= tol:
+            return end
     return None
 
 
@@ -176,7 +189,11 @@ def _ask(sampler: Callable, z, t_from: float, t_to: float) -> np.ndarray:
         got = np.asarray(sampler(z, t_from, t_to), np.float64)
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise FpjaxError(f"the sampler failed on a state of shape {z.shape}: {reason}; it must accept (z, t_from, t_to)") from error
+        raise FpjaxError(
+            f"the sampler failed on a state of shape {z.shape}: {reason}; it must accept (z, t_from, t_to)"
+        ) from error
     if got.shape != z.shape:
-        raise FpjaxError(f"the sampler returns shape {got.shape} for a state of shape {z.shape}; it must return the next state")
+        raise FpjaxError(
+            f"the sampler returns shape {got.shape} for a state of shape {z.shape}; it must return the next state"
+        )
     return got
