@@ -13,10 +13,10 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
 
-ORDINARY = hypothesis.settings(deadline=None, max_examples=50, derandomize=True)
+ORDINARY = hypothesis.settings(deadline=None, max_examples=80, derandomize=True)
 hypothesis.settings.register_profile("fpjax", ORDINARY)
 hypothesis.settings.register_profile("random", ORDINARY, derandomize=False, database=None)  # with --hypothesis-seed
-hypothesis.settings.register_profile("nightly", deadline=None, max_examples=1000, print_blob=True)
+hypothesis.settings.register_profile("nightly", deadline=None, max_examples=1500, print_blob=True)
 hypothesis.settings.register_profile("mutation", ORDINARY, phases=[hypothesis.Phase.generate])  # nobody reads these
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fpjax"))
 
