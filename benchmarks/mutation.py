@@ -6,8 +6,8 @@
 
 One mutant is one change of one expression or statement (:func:`changes`). JAX is imported once and a process is forked for
 each mutant before any backend is started; the mutated source then takes the module's place when it is imported, so every
-other file sees it too. The tests of the module run with ``-x``, quickest first; a process that takes ten times as long as
-the unchanged code is killed and counts as caught. Survivors that change nothing anyone can see are explained in
+other file sees it too. The tests of the module run with ``-x``, quickest first; a process that takes four times the CPU time
+of the unchanged code, and 5 s, is killed and counts as caught. Survivors that change nothing anyone can see are explained in
 EQUIVALENT, one by one; they still count as survivors in the score.
 """
 
@@ -17,10 +17,11 @@ import copy
 import importlib.abc
 import importlib.util
 import json
+import math
 import os
+import resource
 import signal
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -202,13 +203,12 @@ class _Mutated(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def outcome(module: str, tree, limit: float, log: Path) -> tuple[str, float]:
-    """killed, timeout or survived, and seconds, of the module's tests in a fork with the mutated tree in place."""
-    began = time.monotonic()
+    """killed, timeout or survived, and CPU seconds, of the module's tests in a fork with the mutated tree in place."""
     child = os.fork()
     if child == 0:
-        os.setsid()
         code = 70
         try:
+            resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(limit), math.ceil(limit) + 5))
             out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(out, 1)
             os.dup2(out, 2)
@@ -221,18 +221,14 @@ def outcome(module: str, tree, limit: float, log: Path) -> tuple[str, float]:
             code = 1
         finally:
             os._exit(code)
-    while time.monotonic() - began < limit:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            seconds = time.monotonic() - began
-            code = os.waitstatus_to_exitcode(status)
-            if code in (4, 5):
-                raise SystemExit(f"pytest could not run the tests of {module}: see {log}")
-            return ("survived" if code == 0 else "killed"), seconds
-        time.sleep(0.02)
-    os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return "timeout", time.monotonic() - began
+    _, status, used = os.wait4(child, 0)
+    seconds = used.ru_utime + used.ru_stime
+    code = os.waitstatus_to_exitcode(status)
+    if code in (4, 5):
+        raise SystemExit(f"pytest could not run the tests of {module}: see {log}")
+    if code in (-signal.SIGXCPU, -signal.SIGKILL):
+        return "timeout", seconds
+    return ("survived" if code == 0 else "killed"), seconds
 
 
 def prepare() -> None:
@@ -265,11 +261,11 @@ def run(module: str, results: Path, survivors: bool, every: int) -> None:
     if state != "survived":
         raise SystemExit(f"the tests of {module} fail on the unchanged code: see {log}")
     todo = [m for m in everything if m[0] not in mine or (survivors and mine[m[0]]["state"] == "survived")]
-    print(f"{module}: {len(everything)} mutants, {len(todo)} to do, {baseline:.1f} s unchanged", flush=True)
+    print(f"{module}: {len(everything)} mutants, {len(todo)} to do, {baseline:.1f} s of CPU time unchanged", flush=True)
     for n, (key, line, tree) in enumerate(todo):
         if n % every:
             continue
-        state, seconds = outcome(module, tree, 10 * baseline + 10, log)
+        state, seconds = outcome(module, tree, 4 * baseline + 5, log)
         mine[key] = {"state": state, "line": line, "seconds": round(seconds, 2)}
         if state == "survived":
             print(f"  {line}: {key}", flush=True)
@@ -295,7 +291,7 @@ def write(results: Path) -> int:
         "# Mutation testing",
         "",
         "Written by `python benchmarks/mutation.py --write`. One mutant is one change of one expression or statement of a",
-        "file; a mutant is caught when a test fails, or when the tests take ten times as long as on the unchanged code.",
+        "file; a mutant is caught when a test fails, or when the tests take four times the CPU time of the unchanged code, and 5 s.",
         "Survivors count against the score also where they change nothing that can be seen; each has its reason.",
         "",
         "| file | mutants | tested | caught | of these by time | survived | score of those tested |",
