@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from fpjax import secants
 
-DEPTH = 16  # secant pairs kept unless asked otherwise
+DEPTH = 64  # secant pairs kept unless asked otherwise; never more than the unknowns
 REJECTIONS = 2  # moves in a row that raise the residual before the pairs are dropped
 DROPS = 2  # times that this happens without the residual halving in between before Newton takes over
 WINDOW = 12  # moves over which the residual must halve, or Newton takes over
@@ -144,7 +144,7 @@ class Policy(NamedTuple):
 def _machine_init(depth: int, y) -> Machine:
     zero, one, none = jnp.zeros((), y.dtype), jnp.ones((), y.dtype), jnp.int32(0)
     flat = jnp.zeros(y.size, y.dtype)
-    return Machine(secants.empty(depth, y), none, flat, flat, one, none, one, none, none, zero, none, none, none)
+    return Machine(secants.empty(min(depth, y.size), y), none, flat, flat, one, none, one, none, none, zero, none, none, none)
 
 
 class _Judged(NamedTuple):
