@@ -23,6 +23,9 @@ PROBES = 40  # the most Krylov vectors of one Newton step
 BACKTRACKS = 12  # the most halvings of one line search
 FORCING = 0.1  # a Newton direction leaves at most this share of the residual, in the linear model
 
+LEAST, MOST = 1e-3, 1e2  # the range of the relaxation
+UNEXPLAINED = 0.2  # the share of a residual outside the pairs that the relaxation learns from
+
 MOVE, PROBE, SEARCH = 0, 1, 2  # phases of the machine
 
 
@@ -197,14 +200,19 @@ def _like(condition):
     return jnp.zeros_like(condition)
 
 
-def _omega(m: Machine, policy: Policy, dy, dr, square, moving, accepted, fresh):
-    """Relaxation: after a rejected move the short step of Barzilai & Borwein 1988, growing again with every success."""
-    seen = -(dy @ dr) / jnp.where(square > 0, square, jnp.ones_like(square))
-    usable = jnp.isfinite(seen) & (seen > 0)
-    shorter = jnp.clip(jnp.where(usable, seen, m.omega / 2), 1e-3, 1)
-    grown = jnp.minimum(1.3 * m.omega, 1)
-    changed = jnp.where(moving, jnp.where(accepted, grown, jnp.minimum(shorter, m.omega)), m.omega)
-    return jnp.where(fresh, jnp.ones_like(m.omega), changed)
+def _omega(m: Machine, point: Point, r, moving, accepted, fresh):
+    """Relaxation of what the pairs do not explain: the length that would have left the least of it last time.
+
+    The last move added omega·left, and left - r is what that took off (for an affine map). So 1/rho where J is small.
+    Says nothing where the pairs explained nearly all.
+    """
+    taken = m.left - r
+    square = taken @ taken
+    best = m.omega * (m.left @ taken) / jnp.where(square > 0, square, jnp.ones_like(square))
+    usable = moving & jnp.isfinite(best) & (best > 0) & (norm2(m.left) > UNEXPLAINED * point.norm)
+    otherwise = jnp.where(moving & ~accepted, jnp.minimum(m.omega, 1) / 2, m.omega)
+    omega = jnp.where(usable, jnp.clip(best, LEAST, MOST), jnp.maximum(otherwise, LEAST))
+    return jnp.where(fresh, jnp.ones_like(m.omega), omega)
 
 
 def _tell(policy: Policy, m: Machine, point: Point, trial: Point, fresh, slot) -> Told:
@@ -216,7 +224,7 @@ def _tell(policy: Policy, m: Machine, point: Point, trial: Point, fresh, slot) -
     square = dr @ dr
     pairs = secants.push(m.pairs, slot, dy, dr, jnp.sqrt(square), ~fresh & ~(searching & ~j.accepted))
     pairs = pairs._replace(valid=pairs.valid & ~(fresh | j.reset))
-    omega = _omega(m, policy, dy, dr, square, moving, j.accepted, fresh)
+    omega = _omega(m, point, trial.r.reshape(-1), moving, j.accepted, fresh)
     kept = choose(j.accepted, trial, point)
     y, r = kept.y.reshape(-1), kept.r.reshape(-1)
 

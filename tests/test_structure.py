@@ -29,6 +29,7 @@ ORDER = [
     "solve",
     "lanes",
     "trajectory",
+    "baselines",
     "restarted",
     "jacobian",
     "nonsymmetric",
