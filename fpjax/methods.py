@@ -120,6 +120,7 @@ class Machine(NamedTuple):
       drops: times that the pairs were dropped for it without the residual halving in between.
       mark, since: the residual at the start of the window that progress is watched in, and moves since.
       newton: Newton steps taken. reason: why Newton took over last, 0 if it did not (see Solution.reason).
+      spread, weak: largest ||dy||/||dr|| over combinations of the pairs, and the direction (d,) of that dy.
     """
 
     pairs: secants.Secants
@@ -135,6 +136,8 @@ class Machine(NamedTuple):
     since: jax.Array
     newton: jax.Array
     reason: jax.Array
+    spread: jax.Array
+    weak: jax.Array
 
 
 class Policy(NamedTuple):
@@ -147,7 +150,23 @@ class Policy(NamedTuple):
 def _machine_init(depth: int, y) -> Machine:
     zero, one, none = jnp.zeros((), y.dtype), jnp.ones((), y.dtype), jnp.int32(0)
     flat = jnp.zeros(y.size, y.dtype)
-    return Machine(secants.empty(min(depth, y.size), y), none, flat, flat, one, none, one, none, none, zero, none, none, none)
+    return Machine(
+        secants.empty(min(depth, y.size), y),
+        none,
+        flat,
+        flat,
+        one,
+        none,
+        one,
+        none,
+        none,
+        zero,
+        none,
+        none,
+        none,
+        zero,
+        flat,
+    )
 
 
 class _Judged(NamedTuple):
@@ -231,7 +250,7 @@ def _tell(policy: Policy, m: Machine, point: Point, trial: Point, fresh, slot) -
     # Project what is to be removed onto the pairs: all of r for a move, what is left of it in a Newton direction.
     inside = probing & ~j.enter
     wanted = jnp.where(inside, m.left, r)
-    gamma = secants.coefficients(pairs, slot, wanted)
+    gamma, spread, weak = secants.coefficients_and_spread(pairs, slot, wanted, m.weak)
     left = wanted - gamma @ pairs.dr
     direction = jnp.where(inside, m.direction, jnp.zeros_like(m.direction)) - gamma @ pairs.dy
 
@@ -253,7 +272,21 @@ def _tell(policy: Policy, m: Machine, point: Point, trial: Point, fresh, slot) -
     stuck = (retry & (count >= BACKTRACKS)) | ((phase == PROBE) & ~(size > 0))
     newton = jnp.where(fresh, 0, m.newton + (searching & j.accepted).astype(jnp.int32))
     memory = Machine(
-        pairs, phase, direction, left, alpha, count, omega, j.rejected, j.drops, j.mark, j.since, newton, j.reason
+        pairs,
+        phase,
+        direction,
+        left,
+        alpha,
+        count,
+        omega,
+        j.rejected,
+        j.drops,
+        j.mark,
+        j.since,
+        newton,
+        j.reason,
+        spread,
+        weak,
     )
     return Told(kept, memory, query.reshape(shape), moving | searching, stuck)
 

@@ -138,7 +138,7 @@ def advance(method: Method, lane: Lane, image, slot, goal: Goal) -> Lane:
     floor = _floor(told.point)
     moved = ~lane.fresh & (told.counted & (trial.norm != lane.point.norm))
     rate = jnp.where(moved, trial.norm / lane.point.norm, lane.rate)
-    ratio = jnp.where(lane.fresh, jnp.zeros_like(norm), _seen_ratio(lane, trial, floor))
+    ratio = jnp.where(lane.fresh, jnp.zeros_like(norm), _seen_ratio(lane, told.memory, trial, floor))
     iterations = lane.iterations + told.counted.astype(jnp.int32)
     lane = Lane(
         told.point,
@@ -159,11 +159,13 @@ def advance(method: Method, lane: Lane, image, slot, goal: Goal) -> Lane:
     return lane._replace(exit=_classify(lane, floor, told.stuck, patience, goal))
 
 
-def _seen_ratio(lane: Lane, trial: Point, floor):
-    """The largest recent ||dy||/||dr||: the inverse modulus along what was seen. Pairs lost in rounding say nothing."""
+def _seen_ratio(lane: Lane, memory, trial: Point, floor):
+    """The largest recent ||dy||/||dr||, over combinations of pairs where the method keeps them: the inverse modulus along
+    what was seen. Pairs lost in rounding say nothing."""
     dr = norm2(trial.r - lane.point.r)
     ratio = norm2(trial.y - lane.point.y) / jnp.where(dr > floor, dr, jnp.full_like(dr, jnp.inf))
-    return jnp.maximum(ratio, MEMORY_OF_RATIO * lane.ratio)
+    seen = jnp.maximum(ratio, MEMORY_OF_RATIO * lane.ratio)
+    return jnp.maximum(seen, memory.spread) if hasattr(memory, "spread") else seen
 
 
 def implied_error(lane: Lane, goal: Goal):
