@@ -73,6 +73,13 @@ def coefficients(pairs: Secants, slot, r):
     return _solve(pairs, slot, (pairs.dr @ r)[:, None])[:, 0]
 
 
+def oblique(pairs: Secants, slot, r):
+    """gamma (depth,) with r + gamma @ dr orthogonal to every dy: the projection of type I."""
+    by_age = jax.vmap(_by_age, in_axes=(0, None))
+    table = by_age(by_age(-(pairs.dy @ pairs.dr.T), slot).T, slot).T
+    return _solve(pairs._replace(gram=table), slot, (pairs.dy @ r)[:, None])[:, 0]
+
+
 def coefficients_and_spread(pairs: Secants, slot, r, u):
     """``coefficients`` together with one step of a power iteration for the largest ||sum x dy||/||sum x dr|| over all x.
 
@@ -95,6 +102,15 @@ def coefficients_and_spread(pairs: Secants, slot, r, u):
     some = usable & (spread > 0) & jnp.isfinite(spread)
     u_next = u_next / jnp.where(some, spread, jnp.ones_like(spread))
     return gamma, jnp.where(some, spread, jnp.zeros_like(spread)), jnp.where(some, u_next, r)
+
+
+def fitted(gram, b, valid):
+    """x (depth,) with gram x = b for any Gram matrix (depth, depth) of pairs, newest first, dependent ones left out."""
+    size = jnp.sqrt(jnp.diagonal(gram))
+    ok = valid & (size > 0) & jnp.isfinite(size)
+    scale = jnp.where(ok, 1 / jnp.where(ok, size, jnp.ones_like(size)), jnp.zeros_like(size))
+    table = jnp.concatenate([gram * scale[:, None] * scale[None], (b * scale)[:, None]], axis=1)
+    return _eliminate(table, ok)[:, 0] * scale
 
 
 def _solve(pairs: Secants, slot, b):

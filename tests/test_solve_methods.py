@@ -85,7 +85,9 @@ def test_stated_errors_contain_the_true_one():
         s = jax.vmap(lambda a, b, m=solver: solve(affine, jnp.zeros(10), (a, b), solver=m, tol=1e-8, limit=400))(a, b)
         done = np.asarray(s.exit) == Exit.CONVERGED
         error = np.linalg.norm(np.asarray(s.y) - truth, axis=1)
-        assert done.sum() >= (60 if solver == "auto" else 15)
+        assert done.sum() >= (56 if solver == "auto" else 15)
+        if solver == "auto":  # of condition 1e4 rounding alone may be 1e-8
+            assert np.isin(s.exit, [Exit.CONVERGED, Exit.CONVERGED_TO_PRECISION]).all()
         assert (error[done] <= np.asarray(s.error)[done]).all()
         assert (np.asarray(s.basis)[done] == Basis.MEASURED).all()
 
