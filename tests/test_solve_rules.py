@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,8 @@ import pytest
 
 from fpjax import solve as rules
 from fpjax.evidence import Basis, Exit, FpjaxError
-from fpjax.methods import Point, named
+from fpjax.methods import Point
+from fpjax.solvers import named
 
 PICARD = named("picard", 4)
 EPS = 2.0**-52
@@ -55,6 +57,9 @@ ENDS = {
     "error at the tolerance": (lane(TOL / 2), {"tol": TOL, "stop": "error", "modulus": 0.5}, {}, Exit.CONVERGED),
     "error above it": (lane(TOL), {"tol": TOL, "stop": "error", "modulus": 0.5}, {}, Exit.RUNNING),
     "error below, residual above": (lane(2 * TOL), {"tol": TOL, "stop": "error", "modulus": 4.0}, {}, Exit.RUNNING),
+    "nothing is known of the error": (lane(TOL), {"tol": TOL, "stop": "error"}, {}, Exit.CONVERGED),
+    "nothing is known, residual above": (lane(2 * TOL), {"tol": TOL, "stop": "error"}, {}, Exit.RUNNING),
+    "estimate above": (lane(TOL, ratio=1.0), {"tol": TOL, "stop": "error"}, {}, Exit.RUNNING),
     "residual alone is asked for": (lane(TOL), {"tol": TOL, "modulus": 0.5}, {}, Exit.CONVERGED),
     "floor, patience": (lane(stalled=8), {}, {"floor": 1.0}, Exit.CONVERGED_TO_PRECISION),
     "floor, patience left": (lane(stalled=7), {}, {"floor": 1.0}, Exit.RUNNING),
@@ -79,10 +84,10 @@ def test_when_an_iteration_ends(name):
 
 
 ERRORS = {
-    "nothing known": (lane(0.25), {}, 0.25, Basis.RESIDUAL),
+    "nothing known": (lane(0.25), {}, math.inf, Basis.RESIDUAL),
     "assumed modulus": (lane(0.25), {"modulus": 0.5}, 0.5, Basis.ASSUMED),
     "certified modulus": (lane(0.25), {"modulus": 0.5, "certified": True}, 0.5, Basis.CERTIFIED),
-    "certified counts only with a modulus": (lane(0.25), {"certified": True}, 0.25, Basis.RESIDUAL),
+    "certified counts only with a modulus": (lane(0.25), {"certified": True}, math.inf, Basis.RESIDUAL),
     "modulus before ratio": (lane(0.25, ratio=7.0), {"modulus": 0.5}, 0.5, Basis.ASSUMED),
     "by the ratio": (lane(0.25, ratio=3.0, reach=0.5), {}, 1.5, Basis.MEASURED),
     "by the reach": (lane(0.25, ratio=3.0, reach=2.0), {}, 4.0, Basis.MEASURED),
@@ -175,6 +180,23 @@ def test_old_ratios_fade_and_rounding_says_nothing():
     assert float(fed(edge, [1.0, 0.0]).ratio) == 0
 
 
+def test_methods_that_measure_nothing_claim_nothing():
+    """And those that keep pairs may know of a larger ratio than the last move shows."""
+    start = fed(rules.start(PICARD, jnp.asarray([4.0, 0.0])), [2.0, 0.0])
+    silent = fed(start, [1.0, 0.0], PICARD._replace(measures=False))
+    assert float(silent.ratio) == 0
+    assert math.isinf(float(rules.implied_error(silent, goal())[0]))
+
+    class Memory(NamedTuple):
+        spread: jax.Array
+
+    for spread, wanted in ((9.0, 9.0), (0.5, 2.0)):
+        method = PICARD._replace(
+            tell=lambda memory, *rest, s=spread: PICARD.tell(memory, *rest)._replace(memory=Memory(jnp.asarray(s)))
+        )
+        assert float(fed(start, [1.0, 0.0], method).ratio) == wanted
+
+
 def test_only_impatient_methods_stall():
     now = fed(rules.start(PICARD, jnp.asarray([0.0, 0.0])), [1.0, 0.0])._replace(stalled=jnp.int32(99))
     for patient, wanted in ((False, Exit.STALLED), (True, Exit.RUNNING)):
@@ -214,7 +236,9 @@ def test_the_record_is_the_lane():
 
 def test_rings_have_the_depth_asked_for():
     assert rules.slots(rules.start(PICARD, FIRST)) == 1
-    assert rules.slots(rules.start(named("anderson", 5), FIRST)) == 5
+    alone = rules.start(named("anderson", 5), jnp.zeros(6))
+    assert rules.slots(alone) == 5
+    assert rules.slots(jax.tree.map(lambda a: jnp.stack([a, a, a]), alone)) == 5  # lanes of a batch share a ring
 
 
 def test_the_ring_is_used_in_turn():
@@ -265,7 +289,7 @@ WEIGHT = jnp.asarray(RNG.normal(size=4))
 _adjoint = jax.jit(rules.adjoint, static_argnums=0)
 
 
-@pytest.mark.parametrize("size", [1e-9, 1.0, 1e9])
+@pytest.mark.parametrize("size", [1e-20, 1.0, 1e20])
 def test_adjoints_are_solved_to_rounding_at_every_scale(size):
     """Whatever the goal of the solve itself was."""
     truth = np.linalg.solve(np.eye(4) - np.asarray(MATRIX).T, size * np.asarray(WEIGHT))
