@@ -291,7 +291,7 @@ def write(results: Path) -> int:
         "# Mutation testing",
         "",
         "Written by `python benchmarks/mutation.py --write`. One mutant is one change of one expression or statement of a",
-        "file; a mutant is caught when a test fails, or when the tests take four times the CPU time of the unchanged code, and 5 s.",
+        "file; it is caught when a test fails, or when the tests take four times the CPU time of the unchanged code, and 5 s.",
         "Survivors count against the score also where they change nothing that can be seen; each has its reason.",
         "",
         "| file | mutants | tested | caught | of these by time | survived | score of those tested |",
