@@ -1,10 +1,13 @@
-"""``python benchmarks/trajectories.py [overhead layouts compile grids]``: whole trajectories, each figure from one run.
+"""``python benchmarks/trajectories.py [PART…]``: whole trajectories, each figure from one run.
 
 overhead: wall time over (batched calls × time of the bare jitted network), the two interleaved. layouts: batched calls of
-the lane-asynchronous loop against the scan. compile: compile time and memory at 1000 steps against 10. grids: network
-evaluations on adapted grids (T12) against grids uniform in t, at the same tolerance and the same ends.
+the lane-asynchronous loop against the scan on a batch of mixed difficulty, and points computed with compaction. parallel:
+calls in a row and wall time of all steps at once against one after the other. compile: compile time and memory at 1000
+steps against 10. eager: wall time against the same network in an eager PyTorch loop (where torch is installed). grids:
+network evaluations on adapted grids (T12) against grids uniform in t, at the same tolerance, ends and images.
 """
 
+import functools
 import sys
 import time
 
@@ -79,67 +82,169 @@ def overhead() -> None:
         )
 
 
+def mixed(n: int = 64):
+    """Digits under four strengths of noise, a third under a wrong condition and a fifth under none."""
+    rng = np.random.default_rng(0)
+    x, c = fpjax.samples("digits", n)
+    noise = np.repeat([0.0, 0.1, 0.3, 1.0], n // 4)[rng.permutation(n)]
+    x = x.astype(np.float64) + noise[:, None, None] * rng.normal(size=x.shape)
+    c = np.where(rng.random(n) < 0.3, rng.integers(0, 10, n), c)
+    return x, np.where(rng.random(n) < 0.2, 10, c)
+
+
 def layouts() -> None:
-    for name, steps in (("digits-monotone", 10), ("digits-monotone", 20), ("digits-plain", 20)):
-        den, grid = fpjax.load(name), process.ddim(steps)
-        x, c = fpjax.samples("digits", 64)
-        runs = {
-            k: fpjax.invert(den, x.astype(np.float64), grid, condition=c, tol=1e-10, layout=k)
-            for k in ("lanes", "scan")
-        }
-        a, b = runs["lanes"], runs["scan"]
+    x, c = mixed()
+    den = fpjax.load("digits-monotone")
+    for steps in (20, 50, 100):
+        grid = process.ddim(steps)
+        runs = {k: fpjax.invert(den, x, grid, condition=c, tol=1e-9, layout=k) for k in ("lanes", "scan", "compact")}
+        a, b, d = runs["lanes"], runs["scan"], runs["compact"]
         both = a.solved[:, -1] & b.solved[:, -1]
         apart = np.abs(np.asarray(a.latent) - np.asarray(b.latent))[both].max() if both.any() else np.nan
         print(
-            f"{name} {steps} steps: {int(a.calls)} calls in lanes, {int(b.calls)} in scan, ratio "
-            f"{int(a.calls) / int(b.calls):.2f}; latents of {both.sum()} solved images differ by {apart:.1e}",
+            f"{den.name} {steps} steps, mixed: {int(a.calls)} calls in lanes, {int(b.calls)} in scan, ratio "
+            f"{int(a.calls) / int(b.calls):.2f}; points computed, compact over scan "
+            f"{int(d.computed) / int(b.computed):.2f}; {both.sum()} of 64 solved in both, latents differ by {apart:.1e}",
             flush=True,
         )
 
 
-def compile_cost() -> None:
-    den = fpjax.load("digits-plain")
-    figures = {}
-    for steps in (10, 1000, 10, 1000):
-        grid = process.ddim(steps)
-        x = trajectory.prepare(den, np.zeros((64, 8, 8), np.float32))
-        levels = trajectory.make_levels(grid, np.zeros(steps), 2, jnp.float32)
-        start = time.perf_counter()
-        done = lanes.run.lower(x, levels, make_goal(jnp.float32, 1e-3, 50), lanes.Options(history=False)).compile()
-        seconds = time.perf_counter() - start
-        memory = done.memory_analysis()
-        size = memory.temp_size_in_bytes + memory.output_size_in_bytes + memory.argument_size_in_bytes
-        old = figures.get(steps, (np.inf, size))
-        figures[steps] = (min(seconds, old[0]), size)
-        jax.clear_caches()
-    (t10, m10), (t1000, m1000) = figures[10], figures[1000]
-    print(
-        f"compile {t10:.2f} s at 10 steps, {t1000:.2f} s at 1000: ratio {t1000 / t10:.2f}; memory ratio {m1000 / m10:.2f}"
-    )
-
-
-def grids() -> None:
-    for name in ("digits-monotone", "digits-plain"):
-        den = fpjax.load(name)
-        x, c = fpjax.samples("digits", 16)
+def parallel() -> None:
+    for name, steps in (("digits-monotone", 20), ("digits-monotone", 50)):
+        den, grid = fpjax.load(name), process.ddim(steps)
+        x, c = fpjax.samples("digits", 4)
         x = x.astype(np.float64)
-        rows = [(f"uniform {n}", process.ddim(n)) for n in (5, 10, 20, 40)]
-        rows += [
-            (f"rate {q}", process.adapt(den, images=x, condition=c, target_rate=q))
-            for q in (0.3, 0.5, 0.7, 1.0, 2.0, 4.0)
-        ]
-        for label, grid in rows:
-            inv = fpjax.invert(den, x, grid, condition=c, tol=1e-10, depth=16)
-            error = np.asarray(fpjax.round_trip(den, x, grid, inv, condition=c))
-            good = inv.solved[:, -1]
+
+        def once(layout, solver, den=den, grid=grid, x=x, c=c):
+            def go():
+                return fpjax.invert(den, x, grid, condition=c, tol=1e-6, layout=layout, solver=solver, limit=400)
+
+            jax.block_until_ready(go().latent)
+            start = time.perf_counter()
+            out = go()
+            jax.block_until_ready(out.latent)
+            return out, time.perf_counter() - start
+
+        base, seconds = once("lanes", "auto")
+        print(f"{name} {steps} steps, 4 images: sequential {int(base.calls)} calls, solved {base.solved[:, -1].sum()}")
+        for solver in ("anderson", "picard"):
+            out, wall = once("parallel", solver)
             print(
-                f"{name} {label}: {grid.steps} steps, {np.asarray(inv.evaluations).sum(axis=1).mean():.1f} evaluations "
-                f"an image, {good.sum()} of 16 solved, round trip {error.max():.1e}",
+                f"  parallel {solver}: {int(out.calls)} calls, {int(out.computed) / int(base.computed):.1f} times the "
+                f"points, wall {wall / seconds:.2f} of sequential, solved {out.solved[:, -1].sum()} of 4",
                 flush=True,
             )
 
 
+def compile_cost() -> None:
+    cases = ((fpjax.load("digits-plain"), (64, 8, 8)), (convolutional(), (32, 28, 28)))
+    for den, shape in cases:
+        seconds, size = {}, {}
+        for steps in (10, 1000, 10, 1000):
+            grid = process.ddim(steps)
+            x = trajectory.prepare(den, np.zeros(shape, np.float32))
+            levels = trajectory.make_levels(grid, np.zeros(steps), 2, jnp.float32)
+            start = time.perf_counter()
+            done = lanes.run.lower(x, levels, make_goal(jnp.float32, 1e-3, 50), lanes.Options(history=False)).compile()
+            seconds[steps] = min(time.perf_counter() - start, seconds.get(steps, np.inf))
+            m = done.memory_analysis()
+            size[steps] = (m.temp_size_in_bytes, m.output_size_in_bytes, m.argument_size_in_bytes)
+            jax.clear_caches()
+        print(
+            f"{den.name}: compile {seconds[10]:.2f} s at 10 steps, {seconds[1000]:.2f} s at 1000: ratio "
+            f"{seconds[1000] / seconds[10]:.2f}; working memory ratio {size[1000][0] / size[10][0]:.2f}; with arguments and "
+            f"the records asked for {sum(size[1000]) / sum(size[10]):.2f} ({sum(size[10])} and {sum(size[1000])} bytes)",
+            flush=True,
+        )
+
+
+def eager() -> None:
+    """Fixed-point iteration in PyTorch, the loop everybody writes, on the convolutional network, to the same residual."""
+    import torch
+
+    torch.set_grad_enabled(False)
+    den, batch, steps, tol = convolutional(), 8, 5, 1e-3
+    kernels = [torch.from_numpy(np.array(k)) for k in den.params]
+    grid = process.ddim(steps)
+    images = (np.random.default_rng(0).normal(size=(batch, 28, 28)) * 0.5).astype(np.float32)
+    calls = [0]
+
+    def network(y, sigma):
+        calls[0] += 1
+        h = (y / (1 + sigma**2) ** 0.5)[:, None]
+        for i, k in enumerate(kernels):
+            new = torch.nn.functional.conv2d(h, k, padding=1)
+            if i < len(kernels) - 1:
+                h = torch.nn.functional.silu(new) + (h if h.shape == new.shape else 0)
+        return 0.2 * new[:, 0]
+
+    def loop(y):
+        calls[0] = 0
+        for sigma, rho in zip(grid.sigmas[1:], grid.rho, strict=True):
+            target = y
+            for _ in range(200):
+                image = target + (1 - rho) * sigma * network(y, sigma)
+                residual = torch.linalg.vector_norm((image - y).reshape(batch, -1), dim=1).max()
+                if residual <= tol:
+                    break
+                y = image
+        return y
+
+    start = torch.from_numpy(images / grid.scale(grid.levels[0])).float()
+    ours = functools.partial(fpjax.invert, den, images, grid, tol=tol, stop="residual", history=False)
+    other = loop(start).numpy() * grid.scale(grid.levels[-1])
+    mine = np.asarray(ours().latent)
+    ratios = []
+    for _ in range(3):
+        t0 = time.perf_counter()
+        loop(start)
+        t1 = time.perf_counter()
+        jax.block_until_ready(ours().latent)
+        ratios.append((t1 - t0) / (time.perf_counter() - t1))
+    print(
+        f"eager PyTorch: {calls[0]} calls against {int(ours().calls)}; its wall time over ours, median of 3: "
+        f"{np.median(ratios):.2f}; latents differ by {np.abs(other - mine).max():.1e}"
+    )
+
+
+def grids() -> None:
+    """For each uniform grid the cheapest adapted one (searched over rates) whose round trip is as good."""
+    for name in ("digits-monotone", "digits-plain"):
+        den = fpjax.load(name)
+        x, c = fpjax.samples("digits", 16)
+        x = x.astype(np.float64)
+
+        def row(grid, label, den=den, x=x, c=c):
+            inv = fpjax.invert(den, x, grid, condition=c, tol=1e-9, depth=16)
+            error = np.asarray(fpjax.round_trip(den, x, grid, inv, condition=c))
+            spent, good = np.asarray(inv.evaluations).sum(axis=1).mean(), int(inv.solved[:, -1].sum())
+            middle = float(np.median(error))
+            print(
+                f"{den.name} {label}: {grid.steps} steps, {spent:.1f} evaluations an image, {good} of 16 solved, "
+                f"round trip {error.max():.1e}, median {middle:.1e}",
+                flush=True,
+            )
+            return spent, error.max(), good
+
+        uniform = [(n, row(process.ddim(n), f"uniform {n}")) for n in (10, 20, 50, 100)]
+        rates = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
+        adapted = [(q, row(process.adapt(den, images=x, condition=c, target_rate=q), f"rate {q}")) for q in rates]
+        for n, (spent, error, good) in uniform:
+            rivals = [(s, q) for q, (s, e, g) in adapted if e <= error and g >= good]
+            if rivals:
+                print(
+                    f"{name}: {n} uniform steps against rate {min(rivals)[1]}: {1 - min(rivals)[0] / spent:.0%} fewer"
+                )
+
+
 if __name__ == "__main__":
-    parts = {"overhead": overhead, "layouts": layouts, "compile": compile_cost, "grids": grids}
+    parts = {
+        "overhead": overhead,
+        "layouts": layouts,
+        "parallel": parallel,
+        "compile": compile_cost,
+        "eager": eager,
+        "grids": grids,
+    }
     for part in sys.argv[1:] or parts:
         parts[part]()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # what __getattr__ finds at run time, for type checkers and e
     from fpjax import report as report
     from fpjax import solve as solve
     from fpjax import step as step
+    from fpjax import testing as testing
     from fpjax import trajectory as trajectory
     from fpjax.auditing import Report as Report
     from fpjax.auditing import audit as audit
@@ -67,6 +68,7 @@ _ROOMS = (
     "report",
     "solve",
     "step",
+    "testing",
     "trajectory",
 )
 __all__ = ["__version__", *_HOMES, *_ROOMS]

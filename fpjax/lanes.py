@@ -16,8 +16,9 @@ import numpy as np
 
 from fpjax.denoiser import Denoiser
 from fpjax.evidence import Exit
-from fpjax.methods import named, norm2
+from fpjax.methods import norm2
 from fpjax.solve import Goal, Lane, Solution, adjoint, advance, record, restart, slots, start, zero_cotangent
+from fpjax.solvers import named
 from fpjax.step import G, Step
 
 ORDERS = 3  # noise predictions of earlier steps that a starting point may use
@@ -80,12 +81,13 @@ def extrapolation_weights(sigmas: np.ndarray, order: int) -> np.ndarray:
     return weights
 
 
-class _Carry(NamedTuple):
+class Carry(NamedTuple):
+    """A batch on its way; every leaf but the last two has a leading axis of lanes."""
+
     lane: Lane  # batched
     index: jax.Array  # (n,) the step each image is at
     target: jax.Array  # (n, *shape) y_s
     noise: jax.Array  # (n, ORDERS, *shape) directions of earlier steps, newest first
-    doubt: jax.Array  # (n,) whether the naive start is tried as well
     out: Any
     slot: jax.Array
     calls: jax.Array
@@ -121,7 +123,7 @@ def _per_lane(condition, a, b):
     return jax.tree.map(lambda u, v: jnp.where(condition.reshape(-1, *[1] * (u.ndim - 1)), u, v), a, b)
 
 
-def _finish(x: Inputs, levels: Levels, goal: Goal, c: _Carry, done) -> _Carry:
+def _finish(x: Inputs, levels: Levels, goal: Goal, c: Carry, done) -> Carry:
     """Writes down the lanes that ended and sends them to their next step."""
     steps = levels.sigma.shape[0]
     rows = jnp.arange(c.index.shape[0])
@@ -150,40 +152,17 @@ def _finish(x: Inputs, levels: Levels, goal: Goal, c: _Carry, done) -> _Carry:
 _RESET = ("query", "fresh", "exit", "stalled", "rate", "ratio", "reach", "iterations", "evaluations")
 
 
-def _second_start(levels: Levels, c: _Carry, fresh) -> _Carry:
+def _second_start(levels: Levels, c: Carry, fresh) -> Carry:
     """Where a predicted start is worse than the naive one should be, the naive one is the next trial."""
     _, expected = jax.vmap(_guess, in_axes=(0, 0, None, 0))(c.target, c.noise, levels, c.index)
     poor = fresh & (c.index > 0) & ~(c.lane.point.norm <= expected) & (c.lane.exit == Exit.RUNNING)
     return c._replace(lane=c.lane._replace(query=_per_lane(poor, c.target, c.lane.query)))
 
 
-def _lanes(x: Inputs, levels: Levels, goal: Goal, options: Options) -> Record:
-    method = named(options.solver, options.depth)
+def begin(x: Inputs, levels: Levels, goal: Goal, options: Options) -> Carry:
+    """All lanes before their first evaluation."""
     n, steps = x.z.shape[0], levels.sigma.shape[0]
-    lane = jax.vmap(functools.partial(start, method))(x.z)
-    ring = slots(lane)
-
-    def at(index) -> Goal:
-        return goal._replace(modulus=levels.modulus[index])
-
-    def body(c: _Carry) -> _Carry:
-        index = jnp.minimum(c.index, steps - 1)
-        image = _images(c.lane.query, _step_at(x, levels, index, c.target))
-        alive = c.index < steps
-        fresh = c.lane.fresh & alive
-        # An ended lane goes on computing what nobody reads; its index says so.
-        c = c._replace(lane=_advance_all(method, c.lane, image, c.slot, at(index)))
-        if options.solver != "picard":
-            c = jax.lax.cond(
-                jnp.any(fresh),
-                lambda v: _second_start(levels, v._replace(index=index), fresh)._replace(index=v.index),
-                lambda v: v,
-                c,
-            )
-        done = alive & (c.lane.exit != Exit.RUNNING)
-        c = jax.lax.cond(jnp.any(done), lambda v: _finish(x, levels, at(index), v, done), lambda v: v, c)
-        return c._replace(slot=(c.slot + 1) % ring, calls=c.calls + 1)
-
+    lane = jax.vmap(functools.partial(start, named(options.solver, options.depth)))(x.z)
     path = None
     if options.history:
         path = jnp.zeros((n, steps + 1, *x.z.shape[1:]), x.z.dtype).at[:, 0].set(x.z)
@@ -191,8 +170,38 @@ def _lanes(x: Inputs, levels: Levels, goal: Goal, options: Options) -> Record:
     kept = tuple(jnp.zeros((n, steps), f.dtype) for f in fields)
     noise = jnp.zeros((n, ORDERS, *x.z.shape[1:]), x.z.dtype)
     zero = jnp.int32(0)
-    first = _Carry(lane, jnp.zeros(n, jnp.int32), x.z, noise, jnp.zeros(n, bool), (path, kept), zero, zero)
-    end = jax.lax.while_loop(lambda c: jnp.any(c.index < steps), body, first)
+    return Carry(lane, jnp.zeros(n, jnp.int32), x.z, noise, (path, kept), zero, zero)
+
+
+def proceed(x: Inputs, levels: Levels, goal: Goal, options: Options, c: Carry) -> Carry:
+    """One batched network call, and what each lane makes of it."""
+    method, steps = named(options.solver, options.depth), levels.sigma.shape[0]
+
+    def at(index) -> Goal:
+        return goal._replace(modulus=levels.modulus[index])
+
+    index = jnp.minimum(c.index, steps - 1)
+    image = _images(c.lane.query, _step_at(x, levels, index, c.target))
+    alive = c.index < steps
+    fresh = c.lane.fresh & alive
+    # An ended lane goes on computing what nobody reads; its index says so.
+    c = c._replace(lane=_advance_all(method, c.lane, image, c.slot, at(index)))
+    if options.solver != "picard":
+        c = jax.lax.cond(
+            jnp.any(fresh),
+            lambda v: _second_start(levels, v._replace(index=index), fresh)._replace(index=v.index),
+            lambda v: v,
+            c,
+        )
+    done = alive & (c.lane.exit != Exit.RUNNING)
+    c = jax.lax.cond(jnp.any(done), lambda v: _finish(x, levels, at(index), v, done), lambda v: v, c)
+    return c._replace(slot=(c.slot + 1) % slots(c.lane), calls=c.calls + 1)
+
+
+def _lanes(x: Inputs, levels: Levels, goal: Goal, options: Options) -> Record:
+    steps = levels.sigma.shape[0]
+    body = functools.partial(proceed, x, levels, goal, options)
+    end = jax.lax.while_loop(lambda c: jnp.any(c.index < steps), body, begin(x, levels, goal, options))
     path, kept = end.out
     return Record(path, Solution(end.target, *kept), end.calls)
 

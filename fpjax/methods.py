@@ -6,7 +6,6 @@ different phases waste nothing. Products with the Jacobian are differences of re
 evaluation each, half the cost of a forward-mode product. Not in this room: loops, exit codes (solve), batches (lanes).
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,13 +14,16 @@ import jax.numpy as jnp
 
 from fpjax import secants
 
-DEPTH = 16  # secant pairs kept unless asked otherwise
+DEPTH = 64  # secant pairs kept unless asked otherwise; never more than the unknowns
 REJECTIONS = 2  # moves in a row that raise the residual before the pairs are dropped
 DROPS = 2  # times that this happens without the residual halving in between before Newton takes over
 WINDOW = 12  # moves over which the residual must halve, or Newton takes over
 PROBES = 40  # the most Krylov vectors of one Newton step
 BACKTRACKS = 12  # the most halvings of one line search
 FORCING = 0.1  # a Newton direction leaves at most this share of the residual, in the linear model
+
+LEAST, MOST = 1e-3, 1e2  # the range of the relaxation
+UNEXPLAINED = 0.2  # the share of a residual outside the pairs that the relaxation learns from
 
 MOVE, PROBE, SEARCH = 0, 1, 2  # phases of the machine
 
@@ -60,6 +62,7 @@ class Method(NamedTuple):
     init: Callable
     tell: Callable
     patient: bool = False  # whether it may go without progress for as long as the limit allows
+    measures: bool = True  # whether what it saw of the map says how far a residual is from an error
 
 
 def choose(condition, a, b):
@@ -117,6 +120,7 @@ class Machine(NamedTuple):
       drops: times that the pairs were dropped for it without the residual halving in between.
       mark, since: the residual at the start of the window that progress is watched in, and moves since.
       newton: Newton steps taken. reason: why Newton took over last, 0 if it did not (see Solution.reason).
+      spread, weak: largest ||dy||/||dr|| over combinations of the pairs, and the direction (d,) of that dy.
     """
 
     pairs: secants.Secants
@@ -132,6 +136,8 @@ class Machine(NamedTuple):
     since: jax.Array
     newton: jax.Array
     reason: jax.Array
+    spread: jax.Array
+    weak: jax.Array
 
 
 class Policy(NamedTuple):
@@ -141,10 +147,27 @@ class Policy(NamedTuple):
     newton: bool
 
 
-def _machine_init(depth: int, y) -> Machine:
+def machine_init(depth: int, y) -> Machine:
+    """No pairs, in the phase of moves."""
     zero, one, none = jnp.zeros((), y.dtype), jnp.ones((), y.dtype), jnp.int32(0)
     flat = jnp.zeros(y.size, y.dtype)
-    return Machine(secants.empty(depth, y), none, flat, flat, one, none, one, none, none, zero, none, none, none)
+    return Machine(
+        secants.empty(min(depth, y.size), y),
+        none,
+        flat,
+        flat,
+        one,
+        none,
+        one,
+        none,
+        none,
+        zero,
+        none,
+        none,
+        none,
+        zero,
+        flat,
+    )
 
 
 class _Judged(NamedTuple):
@@ -197,33 +220,42 @@ def _like(condition):
     return jnp.zeros_like(condition)
 
 
-def _omega(m: Machine, policy: Policy, dy, dr, square, moving, accepted, fresh):
-    """Relaxation: after a rejected move the short step of Barzilai & Borwein 1988, growing again with every success."""
-    seen = -(dy @ dr) / jnp.where(square > 0, square, jnp.ones_like(square))
-    usable = jnp.isfinite(seen) & (seen > 0)
-    shorter = jnp.clip(jnp.where(usable, seen, m.omega / 2), 1e-3, 1)
-    grown = jnp.minimum(1.3 * m.omega, 1)
-    changed = jnp.where(moving, jnp.where(accepted, grown, jnp.minimum(shorter, m.omega)), m.omega)
-    return jnp.where(fresh, jnp.ones_like(m.omega), changed)
+def _omega(m: Machine, point: Point, r, moving, accepted, fresh):
+    """Relaxation of what the pairs do not explain: the length that would have left the least of it last time.
+
+    The last move added omega·left, and left - r is what that took off (for an affine map). So 1/rho where J is small.
+    Says nothing where the pairs explained nearly all.
+    """
+    taken = m.left - r
+    square = taken @ taken
+    best = m.omega * (m.left @ taken) / jnp.where(square > 0, square, jnp.ones_like(square))
+    usable = moving & jnp.isfinite(best) & (best > 0) & (norm2(m.left) > UNEXPLAINED * point.norm)
+    otherwise = jnp.where(moving & ~accepted, jnp.minimum(m.omega, 1) / 2, m.omega)
+    omega = jnp.where(usable, jnp.clip(best, LEAST, MOST), jnp.maximum(otherwise, LEAST))
+    return jnp.where(fresh, jnp.ones_like(m.omega), omega)
 
 
-def _tell(policy: Policy, m: Machine, point: Point, trial: Point, fresh, slot) -> Told:
+def tell(policy: Policy, m: Machine, point: Point, trial: Point, fresh, slot) -> Told:
+    """The answer of anderson, newton_krylov and auto."""
     shape = trial.y.shape
     dtype = trial.y.dtype
     j = _judge(policy, m, point, trial, fresh)
     moving, probing, searching = (~fresh & (m.phase == p) for p in (MOVE, PROBE, SEARCH))
     dy, dr = (trial.y - point.y).reshape(-1), (trial.r - point.r).reshape(-1)
     square = dr @ dr
-    pairs = secants.push(m.pairs, slot, dy, dr, jnp.sqrt(square), ~fresh & ~(searching & ~j.accepted))
+    # A pair so short that rounding turns it by more than dependent pairs may differ says nothing.
+    clear = jnp.sqrt(square) > jnp.finfo(dtype).eps ** 0.75 * length_scale(trial.y.reshape(-1), trial.norm)
+    keep = ~fresh & (clear | probing) & ~(searching & ~j.accepted)
+    pairs = secants.push(m.pairs, slot, dy, dr, jnp.sqrt(square), keep)
     pairs = pairs._replace(valid=pairs.valid & ~(fresh | j.reset))
-    omega = _omega(m, policy, dy, dr, square, moving, j.accepted, fresh)
+    omega = _omega(m, point, trial.r.reshape(-1), moving, j.accepted, fresh)
     kept = choose(j.accepted, trial, point)
     y, r = kept.y.reshape(-1), kept.r.reshape(-1)
 
     # Project what is to be removed onto the pairs: all of r for a move, what is left of it in a Newton direction.
     inside = probing & ~j.enter
     wanted = jnp.where(inside, m.left, r)
-    gamma = secants.coefficients(pairs, slot, wanted)
+    gamma, spread, weak = secants.coefficients_and_spread(pairs, slot, wanted, m.weak)
     left = wanted - gamma @ pairs.dr
     direction = jnp.where(inside, m.direction, jnp.zeros_like(m.direction)) - gamma @ pairs.dy
 
@@ -234,33 +266,92 @@ def _tell(policy: Policy, m: Machine, point: Point, trial: Point, fresh, slot) -
     count = jnp.where(ready, 0, count)
     retry = searching & ~j.accepted
     direction = jnp.where(retry, m.direction, direction)
-    alpha = jnp.where(retry, _shorter(m.alpha, point.norm, trial.norm), jnp.ones_like(m.alpha))
+    alpha = jnp.where(retry, shorter(m.alpha, point.norm, trial.norm), jnp.ones_like(m.alpha))
 
     # A projection that removes nothing (a rotation, say) would probe the same direction again: take its image instead.
     stagnant = inside & (left_norm > 0.99 * norm2(m.left))
     probe = jnp.where(stagnant, pairs.dr[slot], left)
     size = norm2(probe)
-    h = jnp.sqrt(jnp.finfo(dtype).eps) * _scale(y, kept.norm) / jnp.where(size > 0, size, jnp.ones_like(size))
+    h = jnp.sqrt(jnp.finfo(dtype).eps) * length_scale(y, kept.norm) / jnp.where(size > 0, size, jnp.ones_like(size))
     query = y + jnp.select([phase == PROBE, phase == SEARCH], [h * probe, alpha * direction], direction + omega * left)
     stuck = (retry & (count >= BACKTRACKS)) | ((phase == PROBE) & ~(size > 0))
     newton = jnp.where(fresh, 0, m.newton + (searching & j.accepted).astype(jnp.int32))
     memory = Machine(
-        pairs, phase, direction, left, alpha, count, omega, j.rejected, j.drops, j.mark, j.since, newton, j.reason
+        pairs,
+        phase,
+        direction,
+        left,
+        alpha,
+        count,
+        omega,
+        j.rejected,
+        j.drops,
+        j.mark,
+        j.since,
+        newton,
+        j.reason,
+        spread,
+        weak,
     )
     return Told(kept, memory, query.reshape(shape), moving | searching, stuck)
 
 
-def _scale(y, norm):
+def length_scale(y, norm):
     """A length that steps of differences are relative to: that of the point and its image, or 1 where both are 0."""
     size = norm2(y) + norm
     return jnp.where(size > 0, size, jnp.ones_like(size))
 
 
-def _shorter(alpha, before, after):
+def shorter(alpha, before, after):
     """The minimiser of the parabola through ||r||² and its slope -2||r||² at 0 and ||r||² at alpha, within [1/10, 1/2]."""
     ratio = (after / before) ** 2
     best = alpha / (ratio - 1 + 2 * alpha) * alpha
     return jnp.where(jnp.isfinite(best), jnp.clip(best, 0.1 * alpha, 0.5 * alpha), 0.1 * alpha)
+
+
+# --- anderson_one: Anderson acceleration of type I (Fang & Saad 2009) ------------------------------------------------
+
+
+class TypeOne(NamedTuple):
+    """Secant pairs, relaxation of what they do not explain, moves rejected in a row; ``spread`` and ``weak`` as in
+    :class:`Machine`."""
+
+    pairs: secants.Secants
+    omega: jax.Array
+    rejected: jax.Array
+    spread: jax.Array
+    weak: jax.Array
+
+
+def type_one_init(depth: int, y) -> TypeOne:
+    """No pairs."""
+    one = jnp.ones((), y.dtype)
+    flat = jnp.zeros(y.size, y.dtype)
+    return TypeOne(secants.empty(min(depth, y.size), y), one, jnp.int32(0), 0 * one, flat)
+
+
+def type_one(m: TypeOne, point: Point, trial: Point, fresh, slot) -> Told:
+    """gamma makes r + gamma·dR orthogonal to every dy, where type II makes it short; safeguarded by the residual.
+
+    Under T2 the matrix -dY dR^T has a positive definite symmetric part (for an affine map), so it can be eliminated
+    without pivoting. T14 is about type II; here there is only the safeguard.
+    """
+    lower = trial.norm < point.norm
+    accepted = fresh | lower
+    kept = choose(accepted | ~jnp.isfinite(trial.norm), trial, point)
+    rejected = jnp.where(accepted, 0, m.rejected + 1)
+    drop = rejected >= REJECTIONS
+    dy, dr = (trial.y - point.y).reshape(-1), (trial.r - point.r).reshape(-1)
+    pairs = secants.push(m.pairs, slot, dy, dr, norm2(dr), ~fresh)
+    pairs = pairs._replace(valid=pairs.valid & ~(fresh | drop))
+    r = kept.r.reshape(-1)
+    gamma = secants.oblique(pairs, slot, r)
+    _, spread, weak = secants.coefficients_and_spread(pairs, slot, r, m.weak)
+    grown = jnp.minimum(1.3 * m.omega, 1)
+    omega = jnp.where(fresh, jnp.ones_like(m.omega), jnp.where(accepted, grown, m.omega / 2))
+    move = gamma @ pairs.dy + omega * (r + gamma @ pairs.dr)
+    memory = TypeOne(pairs, omega, jnp.where(drop, 0, rejected), spread, weak)
+    return Told(kept, memory, kept.y + move.reshape(kept.y.shape), ~fresh, jnp.zeros_like(fresh))
 
 
 def _one(y):
@@ -277,11 +368,3 @@ POLICIES = {
     "anderson": Policy(moves=True, newton=False),
     "newton_krylov": Policy(moves=False, newton=True),
 }
-SOLVERS = ("auto", "picard", "relaxed", "aitken", "anderson", "newton_krylov")
-
-
-def named(solver: str, depth: int = DEPTH) -> Method:
-    """The method of that name; ``depth`` is the number of secant pairs that the last three kinds keep."""
-    if solver in METHODS:
-        return METHODS[solver]
-    return Method(functools.partial(_machine_init, depth), functools.partial(_tell, POLICIES[solver]))

@@ -70,15 +70,60 @@ def coefficients(pairs: Secants, slot, r):
     Args:
       slot: where the newest pair is.
     """
-    b = _by_age(pairs.dr @ r, slot)
-    table = jnp.concatenate([pairs.gram, b[:, None]], axis=1)
-    return _by_age(_eliminate(table, pairs.valid), slot)
+    return _solve(pairs, slot, (pairs.dr @ r)[:, None])[:, 0]
+
+
+def oblique(pairs: Secants, slot, r):
+    """gamma (depth,) with r + gamma @ dr orthogonal to every dy: the projection of type I."""
+    by_age = jax.vmap(_by_age, in_axes=(0, None))
+    table = by_age(by_age(-(pairs.dy @ pairs.dr.T), slot).T, slot).T
+    return _solve(pairs._replace(gram=table), slot, (pairs.dy @ r)[:, None])[:, 0]
+
+
+def coefficients_and_spread(pairs: Secants, slot, r, u):
+    """``coefficients`` together with one step of a power iteration for the largest ||sum x dy||/||sum x dr|| over all x.
+
+    That is the norm of the inverse of y -> y - step(y) on what the pairs span (for an affine map): a lower estimate of
+    the norm of the whole inverse, and far better than the largest ratio of a single pair where the map is not normal.
+
+    Args:
+      u: (d,), the direction sum x dy of the last step; any vector to begin with.
+
+    Returns:
+      gamma (depth,), the ratio (0 without pairs), and u for the next step.
+    """
+    b = pairs.dy @ u
+    found = _solve(pairs, slot, jnp.stack([pairs.dr @ r, b], axis=1))
+    gamma, x = found[:, 0], found[:, 1]
+    square = x @ b  # ||x @ dr||²
+    usable = (square > 0) & jnp.isfinite(square)
+    u_next = (x / jnp.sqrt(jnp.where(usable, square, jnp.ones_like(square)))) @ pairs.dy
+    spread = jnp.sqrt(u_next @ u_next)
+    some = usable & (spread > 0) & jnp.isfinite(spread)
+    u_next = u_next / jnp.where(some, spread, jnp.ones_like(spread))
+    return gamma, jnp.where(some, spread, jnp.zeros_like(spread)), jnp.where(some, u_next, r)
+
+
+def fitted(gram, b, valid):
+    """x (depth,) with gram x = b for any Gram matrix (depth, depth) of pairs, newest first, dependent ones left out."""
+    size = jnp.sqrt(jnp.diagonal(gram))
+    ok = valid & (size > 0) & jnp.isfinite(size)
+    scale = jnp.where(ok, 1 / jnp.where(ok, size, jnp.ones_like(size)), jnp.zeros_like(size))
+    table = jnp.concatenate([gram * scale[:, None] * scale[None], (b * scale)[:, None]], axis=1)
+    return _eliminate(table, ok)[:, 0] * scale
+
+
+def _solve(pairs: Secants, slot, b):
+    """x (depth, k), by slot, with gram x = b for b (depth, k) by slot."""
+    by_age = jax.vmap(_by_age, in_axes=(1, None), out_axes=1)
+    table = jnp.concatenate([pairs.gram, by_age(b, slot)], axis=1)
+    return by_age(_eliminate(table, pairs.valid), slot)
 
 
 @jax.custom_batching.custom_vmap
 def _eliminate(table, valid):
-    """x with gram x = b for table (depth, depth + 1) = [gram, b], dropping rows that are not valid or dependent."""
-    return _eliminated(table[:, :, None], valid[:, None])[:, 0]
+    """x (depth, k) with gram x = b for table (depth, depth + k) = [gram, b], dropping rows not valid or dependent."""
+    return _eliminated(table[:, :, None], valid[:, None])[:, :, 0]
 
 
 @_eliminate.def_vmap
@@ -86,13 +131,12 @@ def _eliminate_lanes(size, batched, table, valid):
     """Lanes last, so that every operation of the elimination is one vector operation over the lanes."""
     table = table if batched[0] else jnp.broadcast_to(table, (size, *table.shape))
     valid = valid if batched[1] else jnp.broadcast_to(valid, (size, *valid.shape))
-    return _eliminated(jnp.moveaxis(table, 0, -1), jnp.moveaxis(valid, 0, -1)).T, True
+    return jnp.moveaxis(_eliminated(jnp.moveaxis(table, 0, -1), jnp.moveaxis(valid, 0, -1)), -1, 0), True
 
 
 def _eliminated(table, valid):
-    """Symmetric elimination and substitution: (depth, depth + 1, n), (depth, n) -> (depth, n)."""
-    depth = valid.shape[0]
-    return (_unrolled if depth <= UNROLLED else _looped)(table, valid)
+    """Elimination and substitution: (depth, depth + k, n), (depth, n) -> (depth, k, n)."""
+    return (_unrolled if valid.shape[0] <= UNROLLED else _looped)(table, valid)
 
 
 def _pivot(value, valid):
@@ -103,6 +147,7 @@ def _pivot(value, valid):
 
 def _unrolled(table, valid):
     """Quick to run."""
+    k = table.shape[1] - table.shape[0]
     rows = []
     for ok in valid:
         row = table[0, 1:] * _pivot(table[0, 0], ok)[None]
@@ -110,9 +155,9 @@ def _unrolled(table, valid):
         table = table[1:, 1:] - table[1:, :1] * row[None]
     found: list[jax.Array] = []
     for row in reversed(rows):
-        x = row[-1]
-        for k, known in enumerate(found):
-            x = x - row[-2 - k] * known
+        x = row[-k:]
+        for j, known in enumerate(found):
+            x = x - row[-k - 1 - j][None] * known
         found.append(x)
     return jnp.stack(found[::-1])
 
@@ -128,4 +173,4 @@ def _looped(table, valid):
         column = jax.lax.dynamic_index_in_dim(table, j, 1)
         return jax.lax.dynamic_update_index_in_dim(table - column * row[None], row, j, 0)
 
-    return jax.lax.fori_loop(0, depth, sweep, table)[:, depth]
+    return jax.lax.fori_loop(0, depth, sweep, table)[:, depth:]

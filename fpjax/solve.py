@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fpjax.evidence import Basis, Exit, FpjaxError
-from fpjax.methods import DEPTH, METHODS, SOLVERS, Method, Point, named, norm2
+from fpjax.methods import DEPTH, Method, Point, norm2
+from fpjax.solvers import METHODS, SOLVERS, named
 
 PATIENCE = 8  # evaluations at the rounding floor without a new best residual
 STALL = 100  # evaluations without a new best residual after which a method that is not patient gives up
@@ -38,7 +39,8 @@ class Solution(NamedTuple):
       rate: the last ratio of successive residuals, NaN before the second; an observation, not a bound.
       iterations: trial points after the first, int32; probes of a Newton direction are not counted here.
       evaluations: evaluations of ``step`` spent, all phases, int32.
-      error: what the residual implies for ||y - y*||_2 (T8); a bound or an estimate, as ``basis`` says.
+      error: what the residual implies for ||y - y*||_2 (T8); a bound or an estimate, as ``basis`` says, and infinite
+        where the basis is RESIDUAL: the residual alone implies nothing.
       basis: an :class:`fpjax.evidence.Basis` code, int32.
       newton: Newton steps taken, int32 (newton_krylov and auto).
       reason: why auto turned to Newton last, int32: 0 it did not, 1 moves raised the residual, 2 progress was slow.
@@ -138,7 +140,9 @@ def advance(method: Method, lane: Lane, image, slot, goal: Goal) -> Lane:
     floor = _floor(told.point)
     moved = ~lane.fresh & (told.counted & (trial.norm != lane.point.norm))
     rate = jnp.where(moved, trial.norm / lane.point.norm, lane.rate)
-    ratio = jnp.where(lane.fresh, jnp.zeros_like(norm), _seen_ratio(lane, trial, floor))
+    ratio = jnp.zeros_like(norm)
+    if method.measures:
+        ratio = jnp.where(lane.fresh, ratio, _seen_ratio(lane, told.memory, trial, floor))
     iterations = lane.iterations + told.counted.astype(jnp.int32)
     lane = Lane(
         told.point,
@@ -159,15 +163,18 @@ def advance(method: Method, lane: Lane, image, slot, goal: Goal) -> Lane:
     return lane._replace(exit=_classify(lane, floor, told.stuck, patience, goal))
 
 
-def _seen_ratio(lane: Lane, trial: Point, floor):
-    """The largest recent ||dy||/||dr||: the inverse modulus along what was seen. Pairs lost in rounding say nothing."""
+def _seen_ratio(lane: Lane, memory, trial: Point, floor):
+    """The largest recent ||dy||/||dr||, over combinations of pairs where the method keeps them: the inverse modulus along
+    what was seen. Pairs lost in rounding say nothing."""
     dr = norm2(trial.r - lane.point.r)
     ratio = norm2(trial.y - lane.point.y) / jnp.where(dr > floor, dr, jnp.full_like(dr, jnp.inf))
-    return jnp.maximum(ratio, MEMORY_OF_RATIO * lane.ratio)
+    seen = jnp.maximum(ratio, MEMORY_OF_RATIO * lane.ratio)
+    return jnp.maximum(seen, memory.spread) if hasattr(memory, "spread") else seen
 
 
 def implied_error(lane: Lane, goal: Goal):
-    """T8: (error, basis). Residual over the modulus where that is known, an estimate from what was seen otherwise.
+    """T8: (error, basis). Residual over the modulus where that is known, an estimate from what was seen otherwise, and
+    infinite where nothing was.
 
     The estimate is twice the larger of the residual times the largest recent ||dy||/||dr|| and the length of the move
     that the method proposes next. For plain iteration at rate q the former tends to twice residual/(1 - q).
@@ -179,13 +186,14 @@ def implied_error(lane: Lane, goal: Goal):
     seen = jnp.maximum(SAFETY * jnp.maximum(norm * lane.ratio, lane.reach), norm)
     codes = [jnp.where(goal.certified, Basis.CERTIFIED, Basis.ASSUMED), jnp.int32(Basis.MEASURED)]
     basis = jnp.select([known, measured], [jnp.asarray(c, jnp.int32) for c in codes], jnp.int32(Basis.RESIDUAL))
-    return jnp.select([known, measured], [exact, seen], norm), basis
+    return jnp.select([known, measured], [exact, seen], jnp.full_like(norm, jnp.inf)), basis
 
 
 def _classify(lane: Lane, floor, stuck, patience, goal: Goal):
     """The exit code; the order is the priority, and a non-finite residual comes first."""
     norm = lane.point.norm
-    error = jnp.where(goal.on_error, implied_error(lane, goal)[0], norm)
+    error, basis = implied_error(lane, goal)
+    error = jnp.where(goal.on_error & (basis != Basis.RESIDUAL), error, norm)
     at_floor = norm <= floor
     out = lane.iterations >= goal.limit
     cases = [
@@ -262,10 +270,13 @@ def solve(
       step: a top-level function (y, params) -> array like y.
       y0: the starting point, floating point, any shape.
       params: pytree passed to ``step``.
-      solver: "picard", "relaxed", "aitken", "anderson", "newton_krylov", or "auto": Anderson acceleration that turns to
-        Newton-Krylov where moves raise the residual or progress is slow, and back after a full Newton step.
+      solver: one of :data:`fpjax.solvers.SOLVERS`. "picard" (T3), "relaxed" (T5), "aitken", "anderson" and
+        "anderson_one" (T14), "newton_krylov"; "convex", "conjugate" and "accelerated" (T6) where the Jacobian is symmetric;
+        or "auto": Anderson acceleration that turns to Newton-Krylov where moves raise the residual or progress is slow,
+        and back after a full Newton step.
       tol: the error asked for, 2-norm: T8's residual/m where a modulus is given, the estimate of :func:`implied_error`
-        otherwise. Never looser than the residual itself.
+        otherwise, and the residual where there is none (the solvers of T6 need a modulus to state an error, and T6 gives
+        m >= rho). Never looser than the residual itself.
       limit: the most iterations.
       stop: "error", or "residual" to ask for residual <= tol only.
       modulus: T2's m > 0 of y - step(y), 0 if unknown.

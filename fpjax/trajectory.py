@@ -13,14 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from fpjax import compaction, lanes, parallel
 from fpjax.denoiser import Denoiser, check_guidance
 from fpjax.evidence import Evidence, Exit, FpjaxError
-from fpjax.lanes import ORDERS, Inputs, Levels, Options, Record, extrapolation_weights, run
+from fpjax.lanes import ORDERS, Inputs, Levels, Options, Record, extrapolation_weights
 from fpjax.process import Process
 from fpjax.solve import check_solver, make_goal
+from fpjax.solvers import GRADIENT
 from fpjax.step import F, Step
 
-LAYOUTS = ("lanes", "scan")
+LAYOUTS = ("lanes", "scan", "compact", "parallel")
 
 
 @jax.tree_util.register_dataclass
@@ -43,6 +45,7 @@ class Inversion:
       newton: (n, steps) int32, Newton steps taken.
       reason: (n, steps) int32, why auto turned to Newton; see :class:`fpjax.solve.Solution`.
       calls: batched network calls made for the whole batch, int32; a guided call evaluates the network twice.
+      computed: points that the network was evaluated at in those calls, idle lanes counted, int32.
       evidence: what ``error_bound`` rests on; ASSUMED where the modulus comes from a declared fact.
       solver: the method used.
     """
@@ -60,6 +63,7 @@ class Inversion:
     newton: jax.Array
     reason: jax.Array
     calls: jax.Array
+    computed: jax.Array
     evidence: Evidence = dataclasses.field(default=Evidence.ASSUMED, metadata={"static": True})
     solver: str = dataclasses.field(default="auto", metadata={"static": True})
 
@@ -141,12 +145,15 @@ def invert(
       images: (n, *shape) states at the process's smallest noise level, in its own coordinates. Their dtype is the
         precision of the whole computation.
       condition, guidance: see :func:`prepare`.
-      solver: one of :data:`fpjax.solve.SOLVERS`.
+      solver: one of :data:`fpjax.solvers.SOLVERS`; "convex", "conjugate" and "accelerated" need a denoiser declared
+        symmetric (T6).
       tol: error asked for at each step, 2-norm in y-coordinates, given the state before it (T8; see
         :func:`fpjax.solve.solve`). How steps add up is in ``error_bound``.
       limit: iterations allowed for each step.
       stop: "error", or "residual" to ask for residual <= tol only.
-      layout: "lanes" (every image moves on as soon as it has converged) or "scan" (all wait for the slowest).
+      layout: "lanes" (every image moves on as soon as it has converged), "scan" (all wait for the slowest), "compact"
+        ("lanes", with the batch halved on the host whenever half of it has ended; for large batches, no derivatives) or
+        "parallel" (all steps at once by "picard", "anderson" or "auto", see :mod:`fpjax.parallel`; no derivatives).
       order: how many earlier steps a starting point is extrapolated from, 0 (naive: y_s) to 3. Where the residual there
         is larger than the naive start's should be, that one is tried too and the better one kept.
       history: whether every state is kept in ``path``; needed for derivatives.
@@ -157,17 +164,14 @@ def invert(
       FpjaxError: for bad input; see :func:`prepare`.
     """
     check_solver(solver, tol, limit, stop)
-    if layout not in LAYOUTS:
-        raise FpjaxError(f"unknown layout {layout!r}; choose lanes or scan")
-    if not 0 <= order <= ORDERS:
-        raise FpjaxError(f"order must be between 0 and {ORDERS}, got {order}")
+    _check_layout(den, solver, layout, order)
     x = prepare(den, images, condition, guidance)
     dtype = x.z.dtype
     modulus = declared_modulus(den, process, guidance)
     levels = make_levels(process, modulus, order, dtype)
     y0 = x.z / jnp.asarray(process.scale(process.levels[0]), dtype)
     goal = make_goal(dtype, tol, limit, stop)
-    out: Record = run(x._replace(z=y0), levels, goal, Options(solver, layout, history, depth))
+    out, computed = _dispatch(x._replace(z=y0), levels, goal, Options(solver, layout, history, depth))
     s = out.solution
     calls = 1 if x.guidance is None else 2
     return Inversion(
@@ -184,8 +188,39 @@ def invert(
         newton=s.newton,
         reason=s.reason,
         calls=out.calls,
+        computed=computed,
         solver=solver,
     )
+
+
+def _check_layout(den: Denoiser, solver: str, layout: str, order: int) -> None:
+    if layout not in LAYOUTS:
+        raise FpjaxError(f"unknown layout {layout!r}; choose one of {', '.join(LAYOUTS)}")
+    if not 0 <= order <= ORDERS:
+        raise FpjaxError(f"order must be between 0 and {ORDERS}, got {order}")
+    if solver in GRADIENT and not den.facts.symmetric:
+        raise FpjaxError(f"{solver} needs a gradient denoiser (T6), and {den.name} is not declared symmetric; use auto")
+    if layout == "parallel" and solver not in ("auto", *parallel.METHODS):
+        raise FpjaxError(
+            f"the parallel layout has picard and anderson, not {solver}; use one of them or another layout"
+        )
+
+
+def _dispatch(x: Inputs, levels: Levels, goal, options: Options) -> tuple[Record, jax.Array]:
+    """The record, and how many points the network was evaluated at."""
+    n, steps = x.z.shape[0], levels.sigma.shape[0]
+    if options.layout == "compact":
+        if isinstance(x.z, Tracer):
+            raise FpjaxError(
+                "the compact layout gathers on the host and cannot be traced; use lanes inside jit or grad"
+            )
+        out, chunks = compaction.run(x, levels, goal, options)
+        return out, jnp.int32(sum(batch * calls for batch, calls in chunks))
+    if options.layout == "parallel":
+        out = parallel.run(x, levels, goal, options)
+        return out, n * steps * out.calls
+    out = lanes.run(x, levels, goal, options)
+    return out, n * out.calls
 
 
 def make_levels(process: Process, modulus, order: int, dtype) -> Levels:

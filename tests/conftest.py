@@ -1,6 +1,7 @@
 """Strict switches, here and nowhere else: nothing is promoted, broadcast or warned about silently."""
 
 import os
+import re
 import warnings
 
 import hypothesis
@@ -12,8 +13,11 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
 
-hypothesis.settings.register_profile("fpjax", deadline=None, max_examples=25, derandomize=True)
-hypothesis.settings.register_profile("nightly", deadline=None, max_examples=500)
+ORDINARY = hypothesis.settings(deadline=None, max_examples=80, derandomize=True)
+hypothesis.settings.register_profile("fpjax", ORDINARY)
+hypothesis.settings.register_profile("random", ORDINARY, derandomize=False, database=None)  # with --hypothesis-seed
+hypothesis.settings.register_profile("nightly", deadline=None, max_examples=1500, print_blob=True)
+hypothesis.settings.register_profile("mutation", ORDINARY, phases=[hypothesis.Phase.generate])  # nobody reads these
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fpjax"))
 
 
@@ -30,3 +34,12 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if "slow" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="long run: make test-all"))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """How many examples hypothesis ran, over all properties."""
+    reports = [r for group in terminalreporter.stats.values() for r in group if hasattr(r, "_hypothesis_stats")]
+    counts = [int(n) for r in reports for n in re.findall(r"(\d+) (?:passing|failing)", r._hypothesis_stats)]
+    if counts:
+        profile = hypothesis.settings.get_current_profile_name()
+        terminalreporter.write_line(f"hypothesis: {sum(counts)} examples in {len(reports)} properties, profile {profile}")

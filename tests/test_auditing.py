@@ -160,7 +160,8 @@ def test_the_page_is_self_contained_and_escaped(monotone, tmp_path):
 def test_float32_audits_say_so():
     x, c = fpjax.samples("digits", 2)
     rep = fpjax.audit(fpjax.load("digits-monotone"), process.ddim(3), images=x, condition=c)
-    assert rep.settings["precision"] == "float32"
+    assert (rep.settings["precision"], rep.settings["tol"], rep.settings["seed"]) == ("float32", 1e-6, 0)
+    assert rep.guidance == [1.0]
     assert all(Verdict(v).holds for v in rep.verdicts("uniqueness"))
 
 

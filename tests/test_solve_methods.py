@@ -45,9 +45,9 @@ def test_lanes_of_secants_are_the_lanes_alone():
     gram = jnp.asarray(tables @ np.swapaxes(tables, 1, 2))
     b = jnp.asarray(rng.normal(size=(4, 6, 1)))
     full, valid = jnp.concatenate([gram, b], axis=2), jnp.asarray(rng.random((4, 6)) < 0.7)
-    together = jax.vmap(secants._eliminate)(full, valid)
+    together = jax.vmap(secants._eliminate)(full, valid)[..., 0]
     for i in range(4):
-        assert np.allclose(together[i], secants._eliminate(full[i], valid[i]), rtol=1e-12)
+        assert np.allclose(together[i], secants._eliminate(full[i], valid[i])[:, 0], rtol=1e-12)
         keep = np.asarray(valid[i])
         assert np.allclose(together[i][keep], np.linalg.solve(np.asarray(gram[i])[np.ix_(keep, keep)], b[i, keep, 0]))
 
@@ -85,7 +85,9 @@ def test_stated_errors_contain_the_true_one():
         s = jax.vmap(lambda a, b, m=solver: solve(affine, jnp.zeros(10), (a, b), solver=m, tol=1e-8, limit=400))(a, b)
         done = np.asarray(s.exit) == Exit.CONVERGED
         error = np.linalg.norm(np.asarray(s.y) - truth, axis=1)
-        assert done.sum() >= (60 if solver == "auto" else 15)
+        assert done.sum() >= (56 if solver == "auto" else 15)
+        if solver == "auto":  # of condition 1e4 rounding alone may be 1e-8
+            assert np.isin(s.exit, [Exit.CONVERGED, Exit.CONVERGED_TO_PRECISION]).all()
         assert (error[done] <= np.asarray(s.error)[done]).all()
         assert (np.asarray(s.basis)[done] == Basis.MEASURED).all()
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fpjax
-from fpjax import process
+from fpjax import adapting, process
 from fpjax.adapting import greedy
 from fpjax.evidence import FpjaxError
 from fpjax.lanes import extrapolation_weights
@@ -100,3 +100,50 @@ def test_bad_options():
     for options in ({"layout": "spiral"}, {"order": 4}, {"stop": "never"}):
         with pytest.raises(FpjaxError):
             fpjax.invert(mixture(), np.zeros((1, 5)), process.ddim(2), **options)
+
+
+def test_compaction_changes_nothing_but_the_work():
+    den, grid = mixture(), process.ddim(8)
+    x = np.random.default_rng(5).normal(size=(32, 5)) * np.linspace(0.05, 3, 32)[:, None]
+    a, b = (fpjax.invert(den, x, grid, tol=1e-11, layout=layout) for layout in ("lanes", "compact"))
+    for name in ("exit", "evaluations", "residual", "calls"):
+        assert np.array_equal(getattr(a, name), getattr(b, name))
+    assert np.allclose(a.path, b.path, rtol=0, atol=1e-12)
+    assert int(b.computed) < int(a.computed) == 32 * int(a.calls)
+    with pytest.raises(FpjaxError, match="host"):
+        jax.jit(lambda x: fpjax.invert(den, x, grid, layout="compact").latent)(jnp.asarray(x))
+
+
+def test_all_steps_at_once():
+    """Triangular Anderson solves the same system in far fewer calls in a row; block Picard where it contracts."""
+    den, grid = mixture(), process.ddim(12)
+    x = np.asarray(den.params["means"])
+    a = fpjax.invert(den, x, grid, tol=1e-10, solver="anderson")
+    b = fpjax.invert(den, x, grid, tol=1e-10, solver="anderson", layout="parallel")
+    assert b.solved.all()
+    assert np.allclose(a.path, b.path, rtol=0, atol=1e-7)
+    assert int(b.calls) < 0.7 * int(a.calls)
+    assert int(b.computed) == 6 * 12 * int(b.calls)
+    broad = exact.mixture(np.zeros((1, 5)), 3.0)  # one Gaussian, J = 9/(9 + sigma²)
+    c = fpjax.invert(broad, x, grid, tol=1e-10, solver="picard", layout="parallel")
+    assert c.solved.all()
+    sigma = grid.sigmas
+    growth = np.prod([1 / (r + (1 - r) * 9 / (9 + s**2)) for r, s in zip(grid.rho, sigma[1:], strict=True)])
+    first = x / grid.scale(grid.levels[0])
+    assert np.allclose(np.asarray(c.path)[:, -1], first * growth, rtol=1e-8)
+    short = fpjax.invert(den, x, grid, tol=1e-10, layout="parallel", limit=3)
+    assert not short.solved[:, -1].any()
+    assert (np.asarray(short.residual) >= 0).all()
+    with pytest.raises(FpjaxError, match="parallel layout"):
+        fpjax.invert(den, x, grid, layout="parallel", solver="aitken")
+
+
+def test_budget_takes_the_best_grid_it_can_pay():
+    den = mixture()
+    x = np.asarray(den.params["means"])[:3]
+    grid, tried = adapting.budget(den, 60, images=x, rates=(0.5, 2.0), tol=1e-9)
+    affordable = [row for row in tried if row["evaluations"] <= 60]
+    assert affordable
+    assert grid.steps == min(affordable, key=lambda row: row["round_trip"])["steps"]
+    with pytest.raises(FpjaxError, match="no grid tried needs at most"):
+        adapting.budget(den, 1, images=x, rates=(0.5, 2.0), tol=1e-9)

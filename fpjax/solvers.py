@@ -1,0 +1,23 @@
+"""The solvers by name.
+
+In this room: the list. Not in this room: what they do (methods, convex), how they are run (solve, lanes).
+"""
+
+import functools
+
+from fpjax import convex, methods
+from fpjax.methods import DEPTH, POLICIES, Method
+
+METHODS = {**methods.METHODS, **convex.METHODS}
+GRADIENT = tuple(convex.METHODS)  # those that need a symmetric Jacobian (T6)
+SOLVERS = ("auto", "picard", "relaxed", "aitken", "anderson", "anderson_one", "newton_krylov", *GRADIENT)
+
+
+def named(solver: str, depth: int = DEPTH) -> Method:
+    """The method of that name; ``depth`` is the number of secant pairs that auto, anderson, anderson_one and newton_krylov
+    keep."""
+    if solver in METHODS:
+        return METHODS[solver]
+    if solver == "anderson_one":
+        return Method(functools.partial(methods.type_one_init, depth), methods.type_one)
+    return Method(functools.partial(methods.machine_init, depth), functools.partial(methods.tell, POLICIES[solver]))
