@@ -31,7 +31,7 @@ class Known:
     Attributes:
       den: the denoiser.
       low, high: infimum and supremum over all y of the eigenvalues of J(y, sigma), as functions of sigma.
-      bend: a point where the eigenvalue furthest out is attained at every sigma, or None.
+      bend: a point where every end that is attained at all is attained, or None. The others are approached far away.
     """
 
     den: Denoiser
@@ -171,7 +171,7 @@ def networks(*, label: str | None = None, dims: tuple[int, ...] = (1, 2, 3)):
     """Small random networks, as Known: y -> base·y + Q diag(g) tanh(Q^T (y - b)), Q orthogonal, with a label that is true.
 
     J = Q diag(base + g_i·sech²) Q^T, and each sech² takes every value in (0, 1] on its own: the eigenvalues fill the
-    interval from base + min(0, min g) to base + max(0, max g), whose ends are attained at b. "monotone": sym J >= 0
+    interval from base + min(0, min g) to base + max(0, max g); an end other than base is attained at b, base far away. "monotone": sym J >= 0
     everywhere (m >= rho at every step); "contractive": ||I - J|| < 1 everywhere (kappa < 1 at every step, also at
     rho = 0), which is monotone too; "neither": <v, J v> < 0 for some v, at b.
 
