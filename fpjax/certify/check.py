@@ -6,7 +6,7 @@ nothing else of fpjax: reading.py (hostile files) and enclosure.py (networks ove
 """
 
 import argparse
-import importlib
+import importlib.util
 import math
 import sys
 import time
@@ -16,9 +16,14 @@ from pathlib import Path
 
 from flint import arb, arb_mat, ctx, fmpq  # pyright: ignore[reportMissingModuleSource]
 
-if not __package__:  # run as a plain file: its two neighbours, under the names that they have in the package
-    for neighbour in ("reading", "enclosure"):
-        sys.modules[f"fpjax.certify.{neighbour}"] = importlib.import_module(neighbour)
+if not __package__:  # run as a plain file: the two files beside it, under the names that they have in the package
+    for neighbour in (f"fpjax.certify.{name}" for name in ("reading", "enclosure")):
+        if neighbour not in sys.modules:
+            path = Path(__file__).resolve().with_name(neighbour.rpartition(".")[2] + ".py")
+            spec = importlib.util.spec_from_file_location(neighbour, path)
+            assert spec is not None and spec.loader is not None
+            sys.modules[neighbour] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(sys.modules[neighbour])
 
 from fpjax.certify.enclosure import INF, ZERO, Step, Value, dot, exact, eye, guides_prior, largest, norm, norm2  # noqa: I001
 from fpjax.certify.reading import CERTIFICATE, MAX_FILE, CertificateError, Model, anything, digest, levels, listof
