@@ -21,7 +21,8 @@ if not __package__:  # run as a plain file: the two files beside it, under the n
         if neighbour not in sys.modules:
             path = Path(__file__).resolve().with_name(neighbour.rpartition(".")[2] + ".py")
             spec = importlib.util.spec_from_file_location(neighbour, path)
-            assert spec is not None and spec.loader is not None
+            assert spec is not None
+            assert spec.loader is not None
             sys.modules[neighbour] = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(sys.modules[neighbour])
 

@@ -265,10 +265,6 @@ class Run:
         bend = v.bend if v.bend != 2 or all(x >= 0 for x in w.entries()) else 3
         return self.value(c, None if v.M is None else w * v.M, size * v.e, bend)
 
-    def matrix(self, w: arb_mat, v: Value, bias: list[arb] | None = None) -> Value:
-        """W v + b for a matrix that is not a stored weight."""
-        return self.linear(w, ZERO if v.e == 0 else norm2(w, 4), v, bias)
-
     def gain(self, v: Value, by: list[arb]) -> Value:
         """diag(by) v; ``by`` of one entry is a scalar and keeps a Jacobian semidefinite if it is not negative."""
         by, even = by * len(v.c) if len(by) == 1 else by, len(by) == 1
@@ -459,60 +455,86 @@ def mixture_parts(run: Run, layer: dict) -> tuple:
         shapes = (K, d, r), (K, d), (K, r), (K,), (run.model.classes + 1, K)
         flat, means, variances, floor, table = (run.tensor(layer[k], *n) for k, n in zip(names, shapes, strict=True))
         require(all(v >= 0 for v in variances + floor), "mixture: a variance or a floor is negative")
-        U = arb_mat(K * r, d, [flat[(i * d + p) * r + j] for i in range(K) for j in range(r) for p in range(d)])
-        spread, rows, u = arb_mat(K * r, K), [means[i * d : i * d + d] for i in range(K)], U.entries()
-        for i in range(K * r):
-            spread[i, i // r] = ONE
-        shift = [-dot(u[i * d : i * d + d], rows[i // r]) for i in range(K * r)]
-        squares = [dot(m, m) for m in rows]
-        parts = K, d, r, U, arb_mat(K, d, means), spread, shift, squares, variances, floor, table
-        run.model.cache[key] = parts
+        U = [arb_mat(d, r, flat[k * d * r : (k + 1) * d * r]) for k in range(K)]
+        rows, grams = [means[k * d : k * d + d] for k in range(K)], [u.transpose() * u for u in U]
+        run.model.cache[key] = K, d, r, U, grams, rows, variances, floor, table
     return run.model.cache[key]
 
 
 def op_mixture(run: Run, values: dict, layer: dict) -> Value:
     """The posterior mean of a mixture of low-rank Gaussians (E3): D = y + s^2 sum_k pi_k g_k, pi = softmax(l), g_k the
-    gradient of l_k = log p_k(y).
+    gradient and H_k the (constant) Hessian of l_k = log p_k(y); J_D = I + s^2 (sum_k pi_k H_k + Cov_pi(g)).
 
     D is the gradient of s^2 log sum_k exp(l_k + |y|^2 / 2 s^2), convex because every exponent is a convex quadratic.
     Guidance of the prior (T11) moves the logits from those without a condition, w times as far.
     """
     y, s2 = values["y"], run.sigma * run.sigma
-    K, d, r, U, M, spread, shift, squares, variances, floor, table = mixture_parts(run, layer)
+    K, d, r, U, grams, means, variances, floor, table = mixture_parts(run, layer)
     require(d == len(y.c), "mixture: factors must have shape (K, d, r)")
+    run.model.tick(K * d * d * (r + 1))
     logits, null = table[run.condition * K : run.condition * K + K], table[-K:]
     if "guidance" in layer:
         logits = [q + run.guidance * (p - q) for p, q in zip(logits, null, strict=True)]
-    a = [1 / (f + s2) for f in floor]
-    B = [v * a[i // r] / (floor[i // r] + s2 + v) for i, v in enumerate(variances)]
-    logs = [((floor[i // r] + s2 + v) * a[i // r]).log() for i, v in enumerate(variances)]
-    base = [
-        l + (d * a[k].log() - sum(logs[k * r : k * r + r], ZERO) - a[k] * squares[k]) / 2 for k, l in enumerate(logits)
-    ]
-    # t_k = U_k^T (y - m_k);  l_k = base_k + a_k (m_k . y - |y|^2 / 2) + sum_j B_kj t_kj^2 / 2
-    t, column, ones, gains = run.matrix(U, y, shift), arb_mat(K, 1, a), arb_mat(1, d, [ONE] * d), rows_scaled(a, M)
-    half, bowl = run.matrix(ones, run.elementwise(y, "square")), run.gain(run.elementwise(t, "square"), B)
+    a, logs, B, g = [1 / (f + s2) for f in floor], [], [], []
+    for k in range(K):
+        spread = variances[k * r : k * r + r]
+        B.append([v * a[k] / (floor[k] + s2 + v) for v in spread])
+        away = [p - q for p, q in zip(y.c, means[k], strict=True)]
+        t = U[k].transpose() * arb_mat(d, 1, away)
+        bt = [b * x for b, x in zip(B[k], t.entries(), strict=True)]
+        g.append([p - a[k] * q for p, q in zip((U[k] * arb_mat(r, 1, bt)).entries(), away, strict=True)])
+        size = sum(((floor[k] + s2 + v).log() for v in spread), ZERO) - (d - r) * a[k].log()
+        logs.append(logits[k] - (size + a[k] * dot(away, away) - dot(bt, t.entries())) / 2)
+    p, g = softmax(logs), arb_mat(K, d, [v for row in g for v in row])
+    mean = arb_mat(1, K, p) * g
+    c = [u + s2 * v for u, v in zip(y.c, mean.entries(), strict=True)]
+    if run.radius is None:
+        return Value(c, c, None, ZERO, 3, True)
+    if not run.radius.is_finite():
+        return run.value(c, eye(d, ZERO, run.columns), INF, 3, True)
+    away, H0 = g - arb_mat(K, 1, [ONE] * K) * mean, eye(d, -dot(p, a))
+    for k in range(K):
+        H0 = H0 + U[k] * rows_scaled([p[k] * b for b in B[k]], U[k].transpose())
+    h, square = [], dot(H0.entries(), H0.entries())
+    for k in range(K):  # ||H_k - H0||, by the traces of H_k^2, H_k H0 and H0^2
+        cross = (U[k].transpose() * H0 * U[k]).table()
+        with_h0 = sum((b * cross[j][j] for j, b in enumerate(B[k])), -a[k] * sum((H0[i, i] for i in range(d)), ZERO))
+        gram = grams[k].table()
+        own = d * a[k] ** 2 - 2 * a[k] * sum((b * gram[j][j] for j, b in enumerate(B[k])), ZERO)
+        own += sum((u * v * gram[i][j] ** 2 for i, u in enumerate(B[k]) for j, v in enumerate(B[k])), ZERO)
+        h.append(upper((own - 2 * with_h0 + square).nonnegative_part().sqrt()))
+    J = eye(d, ONE) + (H0 + away.transpose() * rows_scaled(p, away)) * s2
+    return run.value(c, J, s2 * mixture_change(p, [norm(row) for row in away.table()], h, run.radius), 3, True)
 
-    def logs_less(c: arb_mat, y: Value, half: Value, bowl: Value) -> Value:
-        return run.add([
-            run.matrix(c * gains, y, (c * arb_mat(K, 1, base)).entries()),
-            run.matrix(c * column * arb(-1), half),
-            run.matrix(c * spread.transpose(), bowl),
-        ])  # fmt: skip
 
-    # For any w and C = I - 1 w^T: softmax(l) = softmax(C l), and sum pi_k x_k = w . x + sum pi_k (C x)_k as the pi_k sum
-    # to 1. With w near pi the right sides have small coefficients, so their enclosures are tight.
-    w = arb_mat(1, K, [p.mid() for p in softmax(logs_less(eye(K), *map(constant, (y.c, half.c, bowl.c))).c)])
-    less = eye(K) - arb_mat(K, 1, [ONE] * K) * w
-    pi = run.softmax(logs_less(less, y, half, bowl))
+def mixture_change(p: list[arb], n: list[arb], h: list[arb], radius: arb) -> arb:
+    """A bound of the change of sum_k pi_k H_k + Cov_pi(g) from the centre to any point of the ball, given at the centre
+    p = pi, n_k >= |g_k - gbar|, gbar = sum p_k g_k; and h_k >= ||H_k - H0||, H0 = sum p_k H_k.
 
-    def mean(x: arb_mat) -> Value:
-        return run.matrix((less * x).transpose(), pi, (w * x).entries())
+    1. l_k moves by e_k plus what all k share, |e_k| <= x_k = radius n_k + radius^2 h_k / 2; by Jensen and as
+       sum p_k (g_k - gbar) = 0, sum p_k exp(e_k) >= low = exp(-radius^2 sum p_k h_k / 2). So pi_k <= P_k = p_k exp(x_k) / low.
+    2. |g_k - gbar - H0 (y - c)| <= N_k = n_k + radius h_k; so |g_k - sum_j pi_j g_j| <= S_k = N_k + drift, where drift
+       bounds |sum_j pi_j (g_j - gbar - H0 (y - c))|, either by sum |pi_j - p_j| N_j + radius sum p_j h_j or by sum pi_j N_j.
+    3. With q_k = g_k - sum_j pi_j g_j the derivative in a direction z, as a quadratic form in u, is
+       sum pi_k (<q_k,z> <q_k,u>^2 + <q_k,z> <u,(H_k - H0) u> + 2 <q_k,u> <u,(H_k - H0) z>).
+    4. Without derivatives: sum pi_k (H_k - H0) has norm <= sum pi_k h_k, and 0 <= Cov_pi(g) <= sum pi_k N_k^2.
+    A sum of pi_k z_k with z_k >= 0 is at most sum P_k z_k, and at most the largest z_k.
+    """
 
-    # D = y + s^2 (sum pi_k a_k m_k + sum pi_k U_k B_k t_k - (sum pi_k a_k) y)
-    drag = run.product(run.matrix(ones.transpose(), mean(column)), run.gain(y, [arb(-1)]))
-    lift = run.matrix(U.transpose(), run.product(run.matrix(spread, pi), run.gain(t, B)))
-    return replace(run.add([y, run.gain(run.add([mean(gains), lift, drag]), [s2])]), psd=True)
+    def average(z: list[arb]) -> arb:
+        return min(upper(dot(P, z)), largest(z))
+
+    ks, half = range(len(p)), radius * radius / 2
+    low, N = (-half * dot(p, h)).exp(), [n[k] + radius * h[k] for k in ks]
+    x = [radius * n[k] + half * h[k] for k in ks]
+    P = [p[k] * x[k].exp() / low for k in ks]
+    high = dot(p, [v.exp() for v in x])
+    moved = [largest([P[k] - p[k], p[k] - p[k] * (-x[k]).exp() / high]) for k in ks]
+    drift = min(upper(dot(moved, N) + radius * dot(p, h)), average(N))
+    S = [v + drift for v in N]
+    first = radius * average([S[k] * (S[k] * S[k] + 3 * h[k]) for k in ks])
+    second = average([h[k] + N[k] * N[k] for k in ks]) + sum((p[k] * n[k] * n[k] for k in ks), ZERO)
+    return min(upper(first), upper(second))
 
 
 KEYS, BIAS = {"in": anything}, {"in": anything, "weight": anything, "bias?": anything}

@@ -284,7 +284,7 @@ def enclosure_cases(cards):
                     or np.linalg.norm(np.eye(2) - j, 2) > float(g_bound) + 2e-9
                 ):
                     return False
-            return bool(float(e) < 200 * seen + 1e-3) if precision > 60 and radius <= 1e-3 else True
+            return bool(float(e) < 20 * seen + 1e-3) if precision > 60 and radius <= 1e-3 else True
 
         return case
 
