@@ -215,8 +215,9 @@ def outcome(module: str, tree, limit: float, log: Path) -> tuple[str, float]:
             sys.meta_path.insert(0, _Mutated(f"fpjax.{module}", ROOT / "fpjax" / f"{module}.py", tree))
             import pytest
 
-            options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:timeout", "-o", "addopts="]
-            code = int(pytest.main([*options, "-o", "timeout=0", *TESTS[module]]))
+            # Rewriting asserts would put pytest's own loader of fpjax, which has a pytest plugin, before ours.
+            options = ["--assert=plain", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:timeout"]
+            code = int(pytest.main([*options, "-o", "addopts=", "-o", "timeout=0", *TESTS[module]]))
         except BaseException:
             code = 1
         finally:
@@ -260,6 +261,8 @@ def run(module: str, results: Path, survivors: bool, every: int) -> None:
     state, baseline = outcome(module, ast.parse(source), 600, log)
     if state != "survived":
         raise SystemExit(f"the tests of {module} fail on the unchanged code: see {log}")
+    if outcome(module, ast.parse("raise ImportError"), 600, log)[0] == "survived":
+        raise SystemExit(f"the tests of {module} do not see the changed code: see {log}")
     todo = [m for m in everything if m[0] not in mine or (survivors and mine[m[0]]["state"] == "survived")]
     print(f"{module}: {len(everything)} mutants, {len(todo)} to do, {baseline:.1f} s of CPU time unchanged", flush=True)
     for n, (key, line, tree) in enumerate(todo):

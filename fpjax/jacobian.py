@@ -18,7 +18,7 @@ from jax.experimental.sparse.linalg import lobpcg_standard
 
 from fpjax import lockstep, restarted, tridiagonal
 from fpjax.evidence import FpjaxError
-from fpjax.lockstep import append, combine, every, orthogonalise, unit
+from fpjax.lockstep import append, combine, every, furthest, orthogonalise, unit
 
 
 class Extremes(NamedTuple):
@@ -83,45 +83,13 @@ def symmetric_part(function: Callable, y) -> Callable:
 
 MOST = 256  # Lanczos vectors kept unless the caller asks for more: memory is this many points
 FEW = 32  # and this many are made room for at first
-CHUNK = 4  # iterations between two tests of convergence
+FIRST = 8  # the iteration after which convergence is tested first
 FULL_BYTES = 2**24  # a full basis larger than this, for one point, is replaced by a restarted one
 
 
-def _drive(body: Callable, tested: Callable, finish: Callable, carry, m: int):
-    """Runs ``body(carry, j)`` for j = 0, 1, ... below m until ``tested(carry, j)`` is true, asked every CHUNK
-    iterations, and less often later, so that all tests together cost a fixed share of the iterations.
-
-    ``tested`` returns (whether to stop, what it found); ``carry[0]`` is the basis. Under vmap all lanes run on until the last
-    one stops, and each keeps what it found, and its own count of iterations, when it stopped itself
-    (:mod:`fpjax.lockstep`). Most runs end within FEW iterations, so room for all m vectors is made only when it is needed.
-
-    Returns:
-      ``finish(basis, j, found, count)``: j iterations were run in all lanes, ``count`` of them in this one.
-    """
-
-    def chunk(upmost, state):
-        carry, j, done, found, count = state
-        upto = jnp.minimum(j + jnp.maximum(CHUNK, j // 8), upmost)
-        carry = jax.lax.fori_loop(j, upto, lambda i, c: body(c, i), carry)
-        stop, new = tested(carry, upto)
-        found = jax.tree.map(lambda a, b: jnp.where(done, a, b), found, new)
-        return carry, upto, done | stop, found, jnp.where(done, count, upto)
-
-    def run(state, upmost: int):
-        state = (state[0]._replace(basis=lockstep.grow(state[0].basis, upmost)), *state[1:])
-        running = functools.partial(chunk, upmost)
-        return jax.lax.while_loop(lambda s: ~every(s[2]) & (s[1] < upmost), running, state)
-
-    def ended(state):
-        carry, j, _, found, count = state
-        return finish(carry.basis, j, found, count)
-
-    found = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(tested, carry, jnp.int32(1))[1])
-    start = (carry, jnp.int32(0), jnp.asarray(False), found, jnp.int32(0))
-    if m <= 2 * FEW:
-        return ended(run(start, m))
-    early = run(start, FEW)
-    return jax.lax.cond(every(early[2]), lambda: ended(early), lambda: ended(run(early, m)))
+def _excess(residual, wanted, beta):
+    """residual/wanted; infinite where beta = 0, since one invariant subspace proves nothing about the others."""
+    return jnp.where(beta == 0, jnp.inf, residual / jnp.maximum(wanted, jnp.finfo(residual.dtype).tiny))
 
 
 def _remainder(w, size, eps):
@@ -139,9 +107,69 @@ class _Carry(NamedTuple):
     beta: jax.Array
 
 
+class _Run(NamedTuple):
+    """State of :func:`_drive`. j, test: iterations run, and after which to test next, the same in all lanes."""
+
+    carry: _Carry
+    j: jax.Array
+    test: jax.Array
+    excess: jax.Array
+    done: jax.Array
+    found: tuple
+    count: jax.Array
+
+
 def _begin(first, m: int) -> _Carry:
     zeros = jnp.zeros(m, first.dtype)
     return _Carry(lockstep.empty(first), first, jnp.zeros_like(first), zeros, zeros)
+
+
+def _wait(j, excess, before, after):
+    """Iterations until the next test is worth its price (that of some iterations), from the rate at which the excess fell
+    from ``before`` in the ``after`` iterations since the last test. A little fewer than that: Lanczos gets faster and faster.
+    """
+    most = jnp.maximum(4, j // 2).astype(excess.dtype)
+    rate = jnp.log(before / excess) / after.astype(excess.dtype)
+    needed = 0.8 * jnp.log(excess) / rate
+    return jnp.where((rate > 0) & jnp.isfinite(needed), jnp.clip(needed, 1, most), most).astype(jnp.int32)
+
+
+def _drive(body: Callable, tested: Callable, finish: Callable, carry, m: int):
+    """Runs ``body(carry, j)`` for j = 0, 1, ... below m until ``tested(carry, j)`` finds no excess above 1, asked as seldom
+    as the rate of convergence allows.
+
+    ``tested`` returns (error estimate over what is asked for, what it found); ``carry[0]`` is the basis. Under vmap all lanes
+    run on until the last one stops, and each keeps what it found, and its own count of iterations, when it stopped itself
+    (:mod:`fpjax.lockstep`). Most runs end within FEW iterations, so room for all m vectors is made only when it is needed.
+
+    Returns:
+      ``finish(basis, j, found, count)``: j iterations were run in all lanes, ``count`` of them in this one.
+    """
+
+    def chunk(upmost, s: _Run):
+        upto = jnp.minimum(s.test, upmost)
+        carry = jax.lax.fori_loop(s.j, upto, lambda i, c: body(c, i), s.carry)
+        excess, new = tested(carry, upto)
+        done = s.done | ~(excess > 1)  # NaN ends it too
+        found = jax.tree.map(lambda a, b: jnp.where(s.done, a, b), s.found, new)
+        wait = jnp.where(done, 1, _wait(upto, excess, s.excess, upto - s.j))
+        return _Run(carry, upto, upto + furthest(wait), excess, done, found, jnp.where(s.done, s.count, upto))
+
+    def run(state: _Run, upmost: int):
+        basis = lockstep.grow(state.carry[0], upmost)
+        state = state._replace(carry=state.carry._replace(basis=basis))
+        return jax.lax.while_loop(lambda s: ~every(s.done) & (s.j < upmost), functools.partial(chunk, upmost), state)
+
+    excess, found = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(tested, carry, jnp.int32(1)))
+    state = _Run(carry, jnp.int32(0), jnp.int32(FIRST), excess + jnp.inf, jnp.asarray(False), found, jnp.int32(0))
+
+    def ended(s: _Run):
+        return finish(s.carry.basis, s.j, s.found, s.count)
+
+    if m <= 2 * FEW:
+        return ended(run(state, m))
+    early = run(state, FEW)
+    return jax.lax.cond(every(early.done), lambda: ended(early), lambda: ended(run(early, m)))
 
 
 def _start(key, start, d: int, dtype):
@@ -186,9 +214,7 @@ def extreme_eigenvalues(
         last = jnp.abs(beta[j - 1])
         residual = last * jnp.maximum(jnp.abs(low.vector[j - 1]), jnp.abs(high.vector[j - 1]))
         scale = jnp.maximum(jnp.abs(low.value), jnp.abs(high.value))
-        # beta = 0 after one invariant subspace proves nothing about the others.
-        done = ((last > 0) & (residual <= tol * scale)) | ~jnp.isfinite(residual)
-        return done, (low, high)
+        return _excess(residual, tol * scale, last), (low, high)
 
     def finish(basis, j, found, count):
         low, high = found
@@ -242,8 +268,7 @@ def spectral_norm(
     def tested(carry: _Carry, j):
         alpha, beta = carry.alpha, carry.beta
         s, left, right = tridiagonal.largest_singular(alpha, beta[: m - 1], j)
-        residual = jnp.abs(beta[j - 1] * left[j - 1])
-        return ((beta[j - 1] > 0) & (residual <= tol * s)) | ~jnp.isfinite(residual), right
+        return _excess(jnp.abs(beta[j - 1] * left[j - 1]), tol * s, beta[j - 1]), right
 
     def finish(basis, j, found, count):
         return combine(basis, found, j), 2 * count

@@ -1,6 +1,7 @@
 """Loops that stay cheap under vmap, and the growing orthonormal basis that Lanczos iterations keep in them.
 
-In this room: :func:`every`, by which the lanes of a vmapped loop agree on one counter, and :class:`Basis`. A
+In this room: :func:`every` and :func:`furthest`, by which the lanes of a vmapped loop agree on one counter, and
+:class:`Basis`. A
 ``lax.while_loop`` whose condition differs between lanes makes vmap copy the whole state in every iteration, and a counter
 that differs makes every row access a gather. With ``~every(done)`` as the condition neither happens: all lanes run until the
 last is done, which they do anyway, and each freezes its own small answer. Not in this room: what is iterated (jacobian).
@@ -25,47 +26,52 @@ def _every_lane(_size, batched, flag):
     return every(jnp.all(flag, axis=0) if batched[0] else flag), False
 
 
+@jax.custom_batching.custom_vmap
+def furthest(number):
+    """A scalar as it is; under vmap, at any depth, the largest of all lanes."""
+    return number
+
+
+@furthest.def_vmap
+def _furthest_lane(_size, batched, number):
+    return furthest(jnp.max(number, axis=0) if batched[0] else number), False
+
+
 class Basis(NamedTuple):
     """Orthonormal vectors, appended one at a time.
 
     Attributes:
-      rows: (blocks, BLOCK, d), zero where nothing has been written. last: (BLOCK, d), the block being filled.
+      rows: (blocks, BLOCK, d), zero where nothing has been written.
     """
 
     rows: jax.Array
-    last: jax.Array
 
 
 def empty(v) -> Basis:
     """A basis without room, for vectors like v (d,)."""
-    return Basis(jnp.zeros((0, BLOCK, v.size), v.dtype), jnp.zeros((BLOCK, v.size), v.dtype))
+    return Basis(jnp.zeros((0, BLOCK, v.size), v.dtype))
 
 
 def grow(basis: Basis, most: int) -> Basis:
     """The same basis with room for ``most`` vectors."""
     more = -(-most // BLOCK) - basis.rows.shape[0]
-    return basis._replace(rows=jnp.pad(basis.rows, ((0, more), (0, 0), (0, 0))))
+    return Basis(jnp.pad(basis.rows, ((0, more), (0, 0), (0, 0))))
 
 
 def append(basis: Basis, v, count) -> Basis:
     """The basis with v as its vector number ``count`` (from 0; the same in all lanes)."""
-    count = jnp.asarray(count, jnp.int32)
-    place = count % BLOCK
-    mine = (jnp.arange(BLOCK, dtype=place.dtype) == place)[:, None]
-    fresh = place == 0  # a new block begins
-    last = jnp.where(mine, v[None], jnp.where(fresh, jnp.zeros_like(basis.last), basis.last))
-    return Basis(jax.lax.dynamic_update_index_in_dim(basis.rows, last, count // BLOCK, 0), last)
+    block, place = jnp.divmod(jnp.asarray(count, jnp.int32), BLOCK)
+    return Basis(jax.lax.dynamic_update_slice(basis.rows, v[None, None], (block, place, jnp.int32(0))))
 
 
 def _once(basis: Basis, w, count):
-    """One Gram-Schmidt pass, block by block, against the first ``count`` vectors; the last block is at hand."""
+    """One Gram-Schmidt pass, block by block, against the first ``count`` vectors."""
 
     def block(k, w):
         rows = jax.lax.dynamic_index_in_dim(basis.rows, k, 0, keepdims=False)
         return w - (rows @ w) @ rows
 
-    w = jax.lax.fori_loop(0, (count - 1) // BLOCK, block, w)
-    return w - (basis.last @ w) @ basis.last
+    return jax.lax.fori_loop(0, -(-count // BLOCK), block, w)
 
 
 def orthogonalise(basis: Basis, w, count):
@@ -105,4 +111,4 @@ def combine(basis: Basis, weights, count):
         rows = jax.lax.dynamic_index_in_dim(basis.rows, k, 0, keepdims=False)
         return total + jax.lax.dynamic_index_in_dim(padded, k, 0, keepdims=False) @ rows
 
-    return jax.lax.fori_loop(0, -(-count // BLOCK), block, jnp.zeros(basis.last.shape[1], weights.dtype))
+    return jax.lax.fori_loop(0, -(-count // BLOCK), block, jnp.zeros(basis.rows.shape[2], weights.dtype))

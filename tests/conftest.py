@@ -42,4 +42,6 @@ def pytest_terminal_summary(terminalreporter):
     counts = [int(n) for r in reports for n in re.findall(r"(\d+) (?:passing|failing)", r._hypothesis_stats)]
     if counts:
         profile = hypothesis.settings.get_current_profile_name()
-        terminalreporter.write_line(f"hypothesis: {sum(counts)} examples in {len(reports)} properties, profile {profile}")
+        terminalreporter.write_line(
+            f"hypothesis: {sum(counts)} examples in {len(reports)} properties, profile {profile}"
+        )

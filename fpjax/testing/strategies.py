@@ -171,9 +171,9 @@ def networks(*, label: str | None = None, dims: tuple[int, ...] = (1, 2, 3)):
     """Small random networks, as Known: y -> base·y + Q diag(g) tanh(Q^T (y - b)), Q orthogonal, with a label that is true.
 
     J = Q diag(base + g_i·sech²) Q^T, and each sech² takes every value in (0, 1] on its own: the eigenvalues fill the
-    interval from base + min(0, min g) to base + max(0, max g); an end other than base is attained at b, base far away. "monotone": sym J >= 0
-    everywhere (m >= rho at every step); "contractive": ||I - J|| < 1 everywhere (kappa < 1 at every step, also at
-    rho = 0), which is monotone too; "neither": <v, J v> < 0 for some v, at b.
+    interval from base + min(0, min g) to base + max(0, max g); an end other than base is attained at b, base far away.
+    "monotone": sym J >= 0 everywhere (m >= rho at every step); "contractive": ||I - J|| < 1 everywhere (kappa < 1 at every
+    step, also at rho = 0), which is monotone too; "neither": <v, J v> < 0 for some v, at b.
 
     Args:
       label: one of these, or None for any of them.
