@@ -13,9 +13,12 @@ because A is invertible (in R^d this follows from Z < 1: A·F' is invertible, so
 Here Z is sampled over the ball plus a margin; a certificate encloses it with ball arithmetic instead.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import sympy
 
 from proofs_checks.base import Formal, Instance, Outcome, Statement, conclude
 
@@ -136,6 +139,14 @@ def broken_instance() -> Instance:
     return Instance(data, violates="radii")
 
 
+@functools.cache
+def least_radius() -> bool:
+    """For Z < 1, Y + Z·r <= r if and only if r is at least Y/(1 - Z), by sympy."""
+    y, z, r = sympy.symbols("Y Z r", nonnegative=True)
+    least = y / (1 - z)
+    return sympy.simplify(r - (y + z * r) - (1 - z) * (r - least)) == 0  # what is left over has the sign of r - least
+
+
 def check(instance: Instance, samples: int = 200, seed: int = 0) -> Outcome:
     """Y, Z and the radii inequality, then Newton from many points of the ball; then a trajectory with a known latent."""
     from fpjax.models import exact, mixture
@@ -174,9 +185,11 @@ def check(instance: Instance, samples: int = 200, seed: int = 0) -> Outcome:
         "contraction": z < 1,
         "radii": y + z * r <= r,
     }
-    claim = distance <= r and spread <= 1e-12 and enclosed
+    claim = distance <= r and spread <= 1e-12 and enclosed and least_radius()
     detail = f"Y = {y:.3g}, Z = {z:.3g}, r = {r:.3g}; {samples} starts end within {spread:.1e}; last radius {last:.3g}"
-    return conclude(hypotheses, claim, "sampled", samples, detail, {"Y": y, "Z": z, "r": r, "last_radius": last})
+    return conclude(
+        hypotheses, claim, "symbolic, sampled", samples, detail, {"Y": y, "Z": z, "r": r, "last_radius": last}
+    )
 
 
 def _trajectory(step, certificate, sigmas, rng) -> tuple[bool, float]:
