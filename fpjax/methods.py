@@ -20,7 +20,7 @@ DROPS = 2  # times that this happens without the residual halving in between bef
 WINDOW = 12  # moves over which the residual must halve, or Newton takes over
 PROBES = 40  # the most Krylov vectors of one Newton step
 BACKTRACKS = 12  # the most halvings of one line search
-FORCING = 0.1  # a Newton direction leaves at most this share of the residual, in the linear model
+FORCING = (1e-3, 0.1)  # a Newton direction leaves a share of the residual within these (Eisenstat & Walker 1996)
 
 LEAST, MOST = 1e-3, 1e2  # the range of the relaxation
 UNEXPLAINED = 0.2  # the share of a residual outside the pairs that the relaxation learns from
@@ -121,6 +121,7 @@ class Machine(NamedTuple):
       mark, since: the residual at the start of the window that progress is watched in, and moves since.
       newton: Newton steps taken. reason: why Newton took over last, 0 if it did not (see Solution.reason).
       spread, weak: largest ||dy||/||dr|| over combinations of the pairs, and the direction (d,) of that dy.
+      forcing: the share of the residual that the next Newton direction may leave.
     """
 
     pairs: secants.Secants
@@ -138,6 +139,7 @@ class Machine(NamedTuple):
     reason: jax.Array
     spread: jax.Array
     weak: jax.Array
+    forcing: jax.Array
 
 
 class Policy(NamedTuple):
@@ -167,6 +169,7 @@ def machine_init(depth: int, y) -> Machine:
         none,
         zero,
         flat,
+        one * FORCING[1],
     )
 
 
@@ -193,7 +196,9 @@ def _judge(policy: Policy, m: Machine, point: Point, trial: Point, fresh) -> _Ju
     norm = jnp.where(accepted, trial.norm, point.norm)
 
     since = jnp.where(moving, m.since + 1, m.since)
-    halved = norm < 0.5 * m.mark
+    # Moves miss the pairs that a full ring has dropped; a Newton direction does not, and is then the faster of the two.
+    full = jnp.all(m.pairs.valid) if m.pairs.valid.size < trial.y.size else _like(fresh)
+    halved = norm < jnp.where(full, 0.1, 0.5).astype(norm.dtype) * m.mark
     renew = fresh | halved | ~moving
     mark, since = jnp.where(renew, norm, m.mark), jnp.where(renew, 0, since)
 
@@ -206,7 +211,8 @@ def _judge(policy: Policy, m: Machine, point: Point, trial: Point, fresh) -> _Ju
         phase = jnp.int32(MOVE)
         return _Judged(accepted, phase, drop, _like(fresh), rejected, drops, mark, since, m.reason)
     # After a full Newton step the pairs it was made from describe the map here too; after a short one they do not.
-    close = searching & enough & (m.alpha == 1)
+    # Nor do those that are left where the direction took more than the ring holds.
+    close = searching & enough & (m.alpha == 1) & ~full
     restart = searching & enough & ~close if policy.moves else searching & enough
     enter = (give_up | slow | restart) if policy.moves else fresh | restart
     to_move = (fresh | close) if policy.moves else _like(fresh)
@@ -242,6 +248,7 @@ def tell(policy: Policy, m: Machine, point: Point, trial: Point, fresh, slot) ->
     j = _judge(policy, m, point, trial, fresh)
     moving, probing, searching = (~fresh & (m.phase == p) for p in (MOVE, PROBE, SEARCH))
     dy, dr = (trial.y - point.y).reshape(-1), (trial.r - point.r).reshape(-1)
+    dy, dr = secants.conjugate(m.pairs, slot, dy, dr, probing)
     square = dr @ dr
     # A pair so short that rounding turns it by more than dependent pairs may differ says nothing.
     clear = jnp.sqrt(square) > jnp.finfo(dtype).eps ** 0.75 * length_scale(trial.y.reshape(-1), trial.norm)
@@ -261,7 +268,7 @@ def tell(policy: Policy, m: Machine, point: Point, trial: Point, fresh, slot) ->
 
     left_norm = norm2(left)
     count = jnp.where(fresh | j.enter, 0, m.count + (probing | searching).astype(jnp.int32))
-    ready = inside & ((left_norm <= FORCING * kept.norm) | (count >= min(PROBES, 2 * y.size)))
+    ready = inside & ((left_norm <= m.forcing * kept.norm) | (count >= min(PROBES, 2 * y.size)))
     phase = jnp.where(ready, SEARCH, j.phase)
     count = jnp.where(ready, 0, count)
     retry = searching & ~j.accepted
@@ -275,6 +282,8 @@ def tell(policy: Policy, m: Machine, point: Point, trial: Point, fresh, slot) ->
     h = jnp.sqrt(jnp.finfo(dtype).eps) * length_scale(y, kept.norm) / jnp.where(size > 0, size, jnp.ones_like(size))
     query = y + jnp.select([phase == PROBE, phase == SEARCH], [h * probe, alpha * direction], direction + omega * left)
     stuck = (retry & (count >= BACKTRACKS)) | ((phase == PROBE) & ~(size > 0))
+    share = jnp.clip(0.9 * (trial.norm / point.norm) ** 2, *FORCING)
+    forcing = jnp.where(fresh, jnp.full_like(share, FORCING[1]), jnp.where(searching & j.accepted, share, m.forcing))
     newton = jnp.where(fresh, 0, m.newton + (searching & j.accepted).astype(jnp.int32))
     memory = Machine(
         pairs,
@@ -292,6 +301,7 @@ def tell(policy: Policy, m: Machine, point: Point, trial: Point, fresh, slot) ->
         j.reason,
         spread,
         weak,
+        forcing,
     )
     return Told(kept, memory, query.reshape(shape), moving | searching, stuck)
 

@@ -54,6 +54,21 @@ def push(pairs: Secants, slot, dy, dr, norm, keep) -> Secants:
     return Secants(write(pairs.dy, dy, slot, 0), all_dr, gram, valid)
 
 
+def conjugate(pairs: Secants, slot, dy, dr, wanted):
+    """The pair (dy, dr) with dr orthogonal to the newest dr, where ``wanted``; the span with that pair is the same.
+
+    Along Krylov vectors of a symmetric map dr is then orthogonal to all earlier ones (conjugate residuals, Stiefel 1955),
+    so a ring that has dropped some of them loses nothing.
+
+    Args:
+      slot: where the new pair will be written.
+    """
+    newest = (slot - 1) % pairs.valid.shape[0]
+    last = jax.lax.dynamic_index_in_dim(pairs.dr, newest, 0, keepdims=False)
+    share = jnp.where(wanted & pairs.valid[0], dr @ last, jnp.zeros((), dr.dtype))
+    return dy - share * jax.lax.dynamic_index_in_dim(pairs.dy, newest, 0, keepdims=False), dr - share * last
+
+
 def _by_age(values, slot):
     """Values (depth,) by slot, reordered newest first; its own inverse."""
     twice = jnp.concatenate([values, values])[::-1]

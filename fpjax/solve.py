@@ -21,6 +21,8 @@ from fpjax.solvers import METHODS, SOLVERS, named
 PATIENCE = 8  # evaluations at the rounding floor without a new best residual
 STALL = 100  # evaluations without a new best residual after which a method that is not patient gives up
 ROUNDING = 64  # T16: a residual below this many rounding units of the iterate is noise
+NEAR = 8  # a residual below this many such floors that no longer falls is noise too: c in T16 depends on the machine
+STAGNANT = 60  # evaluations without a new best residual that count as no longer falling: more than one Newton direction
 GROWTH = 1e8  # a residual this many times the first one has diverged
 MEMORY_OF_RATIO = 0.7  # how slowly the largest observed ||dy||/||dr|| is forgotten
 
@@ -194,12 +196,14 @@ def _classify(lane: Lane, floor, stuck, patience, goal: Goal):
     norm = lane.point.norm
     error, basis = implied_error(lane, goal)
     error = jnp.where(goal.on_error & (basis != Basis.RESIDUAL), error, norm)
-    at_floor = norm <= floor
     out = lane.iterations >= goal.limit
+    waiting = lane.stalled >= PATIENCE
+    noise = (norm <= floor) & (waiting | stuck | out)
+    noise |= (norm <= NEAR * floor) & ((lane.stalled >= STAGNANT) | stuck | (out & waiting))
     cases = [
         (~jnp.isfinite(norm), Exit.NONFINITE),
         ((norm <= goal.tol) & (error <= goal.tol), Exit.CONVERGED),
-        (at_floor & ((lane.stalled >= PATIENCE) | stuck | out), Exit.CONVERGED_TO_PRECISION),
+        (noise, Exit.CONVERGED_TO_PRECISION),
         (norm > GROWTH * lane.first, Exit.DIVERGED),
         (stuck | (lane.stalled >= patience), Exit.STALLED),
         (out, Exit.STEP_LIMIT),

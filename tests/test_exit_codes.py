@@ -107,6 +107,27 @@ def test_float32_stalls_at_its_noise_and_says_so():
     assert (s.residual < 1e-5).all()
 
 
+def jittered(y, p):
+    """A stiff map with noise of ``level`` roundings of y, different from point to point as rounding is."""
+    a, b, level = p
+    eps = jnp.finfo(y.dtype).eps
+    noise = jnp.sin((y + jnp.roll(y, 1)) * (0.37 / eps)) * (2 / y.size) ** 0.5
+    return a @ jnp.tanh(y) + b + level * eps * jnp.sqrt(y @ y) * noise.astype(y.dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_noise_of_any_likely_size_is_recognised(dtype):
+    """T16: how many roundings the noise is depends on the network and on the machine's matrix products."""
+    rng = np.random.default_rng(0)
+    q = np.linalg.qr(rng.normal(size=(32, 16, 16)))[0]
+    a = jnp.asarray(np.einsum("nij,nj,nkj->nik", q, rng.uniform(-12, 0.9, size=(32, 16)), q), dtype)
+    b = jnp.asarray(3 * rng.normal(size=(32, 16)), dtype)
+    level = jnp.asarray(np.repeat([8, 32, 128, 512], 8), dtype)
+    tol = float(jnp.finfo(dtype).eps) / 10
+    s = jax.vmap(lambda *p: solve(jittered, jnp.zeros(16, dtype), p, tol=tol))(a, b, level)
+    assert set(s.exit.tolist()) == {Exit.CONVERGED_TO_PRECISION}
+
+
 def test_every_lane_has_its_own_exit_code():
     slopes = jnp.asarray([0.5, 0.9999, 3.0, jnp.nan])
     lanes = jax.vmap(lambda a: run(affine, (a, B), "picard", limit=60))(slopes)

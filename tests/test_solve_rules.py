@@ -43,6 +43,7 @@ def code(now, aim, floor=1e-12, stuck=False, patience=100):
 
 def test_the_documented_constants():
     assert (rules.PATIENCE, rules.STALL, rules.ROUNDING, rules.GROWTH) == (8, 100, 64, 1e8)
+    assert (rules.NEAR, rules.STAGNANT) == (8, 60)
     assert (rules.MEMORY_OF_RATIO, rules.SAFETY) == (0.7, 2.0)
 
 
@@ -65,7 +66,12 @@ ENDS = {
     "floor, patience left": (lane(stalled=7), {}, {"floor": 1.0}, Exit.RUNNING),
     "floor, stuck": (lane(), {}, {"floor": 1.0, "stuck": True}, Exit.CONVERGED_TO_PRECISION),
     "floor, out": (lane(iterations=50), {}, {"floor": 1.0}, Exit.CONVERGED_TO_PRECISION),
-    "above the floor": (lane(stalled=8), {}, {"floor": 0.99}, Exit.RUNNING),
+    "above the floor": (lane(stalled=59), {}, {"floor": 0.99}, Exit.RUNNING),
+    "near the floor, no longer falling": (lane(stalled=60), {}, {"floor": 0.125}, Exit.CONVERGED_TO_PRECISION),
+    "not near the floor": (lane(stalled=60), {}, {"floor": 0.12}, Exit.RUNNING),
+    "near the floor, stuck": (lane(), {}, {"floor": 0.125, "stuck": True}, Exit.CONVERGED_TO_PRECISION),
+    "near the floor, out": (lane(stalled=8, iterations=50), {}, {"floor": 0.125}, Exit.CONVERGED_TO_PRECISION),
+    "near the floor, out, falling": (lane(stalled=7, iterations=50), {}, {"floor": 0.125}, Exit.STEP_LIMIT),
     "grown": (lane(1.01e8, stalled=100), {}, {}, Exit.DIVERGED),
     "not grown enough": (lane(1e8), {}, {}, Exit.RUNNING),
     "grown from a small start": (lane(1e3, first=1e-6), {}, {}, Exit.DIVERGED),
