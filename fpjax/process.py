@@ -7,6 +7,7 @@ Not in this room: networks. A level's state is z in the process's own coordinate
 the coordinates of THEORY section 0.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -40,7 +41,7 @@ class Process:
             raise FpjaxError("a process needs at least one step, that is two noise levels")
         if not all(math.isfinite(s) and s >= 0 for s in self.levels):
             raise FpjaxError("noise levels must be finite and at least 0")
-        if any(a >= b for a, b in zip(self.levels, self.levels[1:], strict=False)):
+        if any(a >= b for a, b in itertools.pairwise(self.levels)):
             raise FpjaxError("noise levels must increase strictly from the first to the last")
 
     @property
@@ -61,7 +62,7 @@ class Process:
     @property
     def pairs(self) -> list[tuple[float, float]]:
         """(sigma_from, sigma_to) = (sigma_t, sigma_s) of each step, in inversion order."""
-        return [(t, s) for s, t in zip(self.levels, self.levels[1:], strict=False)]
+        return [(t, s) for s, t in itertools.pairwise(self.levels)]
 
     def scale(self, sigma):
         """z / y at noise level sigma: sqrt(abar) for ddim, 1 for edm, 1 - t for rectified flow."""
