@@ -195,9 +195,8 @@ class Run:
 
     def variable(self, centre: list[arb]) -> Value:
         """y itself."""
-        return self.value(
-            centre, None if self.radius is None else eye(len(centre), ONE, self.columns), ZERO, 1, (ONE, ONE)
-        )
+        m = None if self.radius is None else eye(len(centre), ONE, self.columns)
+        return self.value(centre, m, ZERO, 1, True)
 
     def network(self, layers: list, centre: list[arb], outer: dict[str, Value] | None = None) -> Value:
         """D of a list of layers at y in the ball around ``centre``."""
@@ -238,7 +237,7 @@ class Run:
         key = layer["op"], layer["weight"], str(image)
         if key not in cache:
             values = self.tensor(layer["weight"], *(None,) * (2 if image is None else 4))
-            w = arb_mat(*shape, values) if image is None else convolution(values, shape, image)
+            w = arb_mat(shape[0], shape[1], values) if image is None else convolution(values, shape, image)
             w = w.transpose() if layer["op"] == "affine_t" else w
             small, work = min(w.nrows(), w.ncols()), w.nrows() * w.ncols() * min(w.nrows(), w.ncols())
             self.model.tick(work)
@@ -441,8 +440,9 @@ def op_patches(run: Run, values: dict, layer: dict) -> Value:
             parts.append(d)
             for p, i in enumerate(at):
                 out[i], covers[i] = out[i] + d.c[p], covers[i] + 1
-                for q, j in enumerate(at if jacobian is not None and d.M is not None else []):
-                    jacobian[i, j] = jacobian[i, j] + d.M[p, q]
+                if jacobian is not None and d.M is not None:
+                    for q, j in enumerate(at):
+                        jacobian[i, j] = jacobian[i, j] + d.M[p, q]
     cover = arb(max(covers))
     return run.value(out, jacobian, cover * largest([d.e for d in parts]), 3, all(d.psd for d in parts))
 
@@ -681,6 +681,7 @@ class Step:
         traced = []
         value = self.denoise(centre, INF, rows=traced, columns=wide, slopes=slopes)
         require(value.e == 0 and value.M is not None, "the layers do not take multipliers")
+        assert value.M is not None
         used = [i for i, v in enumerate(t) if v != 0]
         require(all(slopes[i].is_finite() for i in used), "a multiplier belongs to an unbounded slope")
         kept, maps = [*range(n), *(n + i for i in used)], [*(traced[i] for i in used), *value.M.table()]
