@@ -254,6 +254,15 @@ def card(name: str, twist: float | None = None) -> Path:
     return write(Path(_FOLDERS[-1].name), name, layers, tensors, shape, classes, np.float64)
 
 
+@functools.cache
+def blurred(points: tuple, std: float = 0.0, logits: tuple | None = None) -> Path:
+    """The card of the exact denoiser of ``points``, each blurred by ``std``; with two rows of logits, of one condition."""
+    _FOLDERS.append(tempfile.TemporaryDirectory(prefix="fpjax-"))
+    tensors = points_tensors(points, None if logits is None else list(logits), std)
+    classes = 0 if logits is None else len(logits) - 1
+    return write(Path(_FOLDERS[-1].name), "blurred", MIXTURE, tensors, (len(points[0]),), classes, np.float64)
+
+
 def step(network, sigma_to: float, sigma_from: float, condition: int = 0, guidance: float = 1.0, twist=None):
     """One inversion step of a ready network (by name) or of a model card, as a ``propose.Problem``."""
     from fpjax.certify import propose

@@ -10,8 +10,12 @@ with this m gives uniqueness. ∎
 
 **Sharp**: D_0 = Lambda·y, D_c = 0 and w at the limit make F_w = 0. The same bound with differences in place of Jacobians,
 <D_c(a) - D_c(b), a - b> >= 0 and <D_0(a) - D_0(b), a - b> <= Lambda·|a - b|², needs no derivative.
+
+Checked with certificates too: on a ball the kernel proves m > 0 for every guidance up to w; for the broken instance it
+refuses, and proves two points of the ball between which F_w decreases.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -84,8 +88,8 @@ def instance() -> Instance:
 
 
 def broken_instance() -> Instance:
-    """Half as much again as the limit allows."""
-    return Instance({"sigma": 0.7, "rho": 0.4, "extra": 1.5}, violates="guidance")
+    """Four times the extra guidance that the limit allows."""
+    return Instance({"sigma": 0.7, "rho": 0.4, "extra": 4.0}, violates="guidance")
 
 
 @functools.cache
@@ -132,8 +136,35 @@ def check(instance: Instance, samples: int = 200, seed: int = 0) -> Outcome:
         "unconditional": float(jnp.linalg.eigvalsh(j_0).max()) <= bound + 1e-12,
         "guidance": 1 <= w < edge,
     }
-    positive = m > 0 or not all(hypotheses.values())
+    proved, refuted = _kernel(sigma, rho, w)
+    positive = (m > 0 and proved.holds) or not all(hypotheses.values())
     claim = lowest >= -(w - 1) * bound - 1e-12 and slack >= -1e-12 and positive and limit()
     detail = f"w = {w:.3g} of at most {edge:.3g}; lambda_min {lowest:.3g} >= {-(w - 1) * bound:.3g}; m = {m:.3g}"
-    figures = {"w": w, "limit": edge, "lowest": lowest, "m": m}
-    return conclude(hypotheses, claim, "symbolic, sampled", samples, detail, figures)
+    detail += f"; the kernel: {refuted.detail if refuted.holds else proved.detail}"
+    figures = {
+        "w": w,
+        "limit": edge,
+        "lowest": lowest,
+        "m": m,
+        "proved": float(proved.holds),
+        "refuted": float(refuted.holds),
+    }
+    return conclude(hypotheses, claim, "symbolic, sampled, ball arithmetic", samples, detail, figures)
+
+
+def _kernel(sigma: float, rho: float, w: float) -> tuple:
+    """What the kernel makes of m > 0 for guidance from 1 to w on a ball between the two farthest points, and of a pair of
+    points there between which F_w decreases. The class is the points' logits, 0 or -200."""
+    from fpjax.certify import propose
+    from proofs_checks import certificates as cert
+
+    rows = tuple(0.0 if k in CLASS else -200.0 for k in range(len(POINTS))), (0.0,) * len(POINTS)
+    p = cert.step(cert.blurred(tuple(map(tuple, POINTS)), 0.0, rows), rho * sigma, sigma)
+    middle, axis = (POINTS[0] + POINTS[1]) / 2, (POINTS[1] - POINTS[0]) / np.linalg.norm(POINTS[1] - POINTS[0])
+
+    def claimed(claim):
+        claim.update(limit=float(w).hex())
+
+    holds = cert.derive(propose.guidance_limit, p, middle, 0.02, edit=claimed)
+    at_w = dataclasses.replace(p, guidance=w)
+    return holds, cert.derive(propose.decrease_witness, at_w, middle - 0.01 * axis, middle + 0.01 * axis)

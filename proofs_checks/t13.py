@@ -10,7 +10,8 @@ complete space, into itself and contracts. Banach: exactly one fixed point. T(y)
 because A is invertible (in R^d this follows from Z < 1: A·F' is invertible, so A is onto). For inexact data
 |A·(F(ybar) - y_s)| <= |A·(F(ybar) - ybar_s)| + ||A||·|ybar_s - y_s|. The trajectory is this step repeated. ∎
 
-Here Z is sampled over the ball plus a margin; a certificate encloses it with ball arithmetic instead.
+Z is sampled over the ball plus a margin here; the certificates of the ball and of the trajectory enclose it with ball
+arithmetic, and the kernel refuses the broken instance.
 """
 
 import functools
@@ -179,37 +180,52 @@ def check(instance: Instance, samples: int = 200, seed: int = 0) -> Outcome:
         ends = ends - jnp.einsum("ij,nj->ni", a, jax.vmap(f)(ends) - f(star)[None, :])
     distance = float(jnp.linalg.norm(star - ybar))
     spread = float(jnp.linalg.norm(ends - star[None, :], axis=1).max())
-    enclosed, last = _trajectory(step, certificate, data["sigmas"], rng)
+    enclosed, last = _trajectory(step, data["sigmas"], rng)
+    proved = _kernel(ybar, f(star), rho, sigma, r)
     hypotheses = {
         "invertible": abs(float(jnp.linalg.det(a))) >= 1e-12,
         "contraction": z < 1,
         "radii": y + z * r <= r,
     }
-    claim = distance <= r and spread <= 1e-12 and enclosed and least_radius()
+    claim = distance <= r and spread <= 1e-12 and enclosed and proved.holds and least_radius()
     detail = f"Y = {y:.3g}, Z = {z:.3g}, r = {r:.3g}; {samples} starts end within {spread:.1e}; last radius {last:.3g}"
-    return conclude(
-        hypotheses, claim, "symbolic, sampled", samples, detail, {"Y": y, "Z": z, "r": r, "last_radius": last}
-    )
+    detail += f"; the kernel: {proved.detail}"
+    figures = {"Y": y, "Z": z, "r": r, "last_radius": last, "proved": float(proved.holds)}
+    return conclude(hypotheses, claim, "symbolic, sampled, ball arithmetic", samples, detail, figures)
 
 
-def _trajectory(step, certificate, sigmas, rng) -> tuple[bool, float]:
-    """Propagates the radius through the levels, whose latent is known because it was generated; is it enclosed?"""
+def _kernel(ybar, target, rho: float, sigma: float, r: float):
+    """The kernel on the radii form in B(ybar, r)."""
+    from fpjax.certify import propose
+    from proofs_checks import certificates as cert
+
+    centre, size = [float(v).hex() for v in ybar], float(r).hex()
+
+    def claimed(claim):
+        claim.update(centre=centre, radius=size, uniqueness_radius=size)
+
+    p = cert.step("points", rho * sigma, sigma)
+    return cert.derive(propose.step_ball, p, target, ybar, forms=("radii",), widen=False, edit=claimed)
+
+
+def _trajectory(step, sigmas, rng) -> tuple[bool, float]:
+    """A certified trajectory through the levels, whose latent is known because it was generated; is it enclosed?"""
+    from fpjax.certify import propose
+    from proofs_checks import certificates as cert
+
     path = [jnp.asarray(rng.normal(size=2) * sigmas[-1])]
     for low, high in zip(sigmas[-2::-1], sigmas[:0:-1], strict=True):
         path.append(step(path[-1], low / high, high))
-    path.reverse()
-    enclosed, r, centre = True, 1e-9, path[0]
-    for low, high, true in zip(sigmas[:-1], sigmas[1:], path[1:], strict=True):
-
-        def f(y, rho=low / high, sigma=high):
-            return step(y, rho, sigma)
-
-        ybar = true + 1e-8 * jnp.asarray(rng.normal(size=2))
-        a, norm, z = certificate(f, ybar, 1e-4)
-        y = float(jnp.linalg.norm(a @ (f(ybar) - centre)))
-        r, centre = (y + norm * r) / (1 - z), ybar  # the least r with Y + ||A||·r_s + Z·r <= r
-        enclosed = enclosed and z < 1 and r <= 1e-4 and float(jnp.linalg.norm(true - ybar)) <= r
-    return enclosed, r
+    path = [np.asarray(y) for y in path[::-1]]
+    p = cert.step("points", *sigmas[:2])
+    found = cert.derive(propose.trajectory, p.card, p.model, sigmas, path, 0, tight=True)
+    if not found.holds:
+        return False, float("inf")
+    latent = [float.fromhex(v) for v in found.certificate.data["claim"]["centres"][-1]]
+    r = found.facts["radius"]
+    # The latent that was generated solves the steps up to float64's rounding noise, amplified as T9 says.
+    noise = 1e-15 * sigmas[-1] / sigmas[0]
+    return bool(np.linalg.norm(path[-1] - latent) <= r + noise) and r <= 1e-10, r
 
 
 def _in_disc(rng, n: int) -> np.ndarray:
