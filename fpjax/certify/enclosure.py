@@ -502,7 +502,7 @@ def op_mixture(run: Run, values: dict, layer: dict) -> Value:
         gram = grams[k].table()
         own = d * a[k] ** 2 - 2 * a[k] * sum((b * gram[j][j] for j, b in enumerate(B[k])), ZERO)
         own += sum((u * v * gram[i][j] ** 2 for i, u in enumerate(B[k]) for j, v in enumerate(B[k])), ZERO)
-        h.append(upper((own - 2 * with_h0 + square).nonnegative_part().sqrt()))
+        h.append((own - 2 * with_h0 + square).nonnegative_part().sqrt())
     J = eye(d, ONE) + (H0 + away.transpose() * rows_scaled(p, away)) * s2
     return run.value(c, J, s2 * mixture_change(p, [norm(row) for row in away.table()], h, run.radius), 3, True)
 
@@ -529,12 +529,12 @@ def mixture_change(p: list[arb], n: list[arb], h: list[arb], radius: arb) -> arb
     x = [radius * n[k] + half * h[k] for k in ks]
     P = [p[k] * x[k].exp() / low for k in ks]
     high = dot(p, [v.exp() for v in x])
-    moved = [largest([P[k] - p[k], p[k] - p[k] * (-x[k]).exp() / high]) for k in ks]
+    moved = [p[k] * largest([x[k].exp() / low - 1, 1 - (-x[k]).exp() / high]) for k in ks]
     drift = min(upper(dot(moved, N) + radius * dot(p, h)), average(N))
     S = [v + drift for v in N]
     first = radius * average([S[k] * (S[k] * S[k] + 3 * h[k]) for k in ks])
     second = average([h[k] + N[k] * N[k] for k in ks]) + sum((p[k] * n[k] * n[k] for k in ks), ZERO)
-    return min(upper(first), upper(second))
+    return min(first, second)
 
 
 KEYS, BIAS = {"in": anything}, {"in": anything, "weight": anything, "bias?": anything}

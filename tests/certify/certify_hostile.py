@@ -49,6 +49,10 @@ def mixture(variances, floor):
 
 
 Y = {"op": "elementwise", "in": "y", "fn": "tanh"}
+PATCHES = {"op": "patches", "out": "D", "in": "y", "image": [1, 1, 2], "patch": [1, 1], "stride": [1, 1],
+           "layers": [{**Y, "out": "D"}]}  # fmt: skip
+GRADIENT = {"op": "gradient", "out": "D", "in": "y"}
+LAST = {"op": "affine", "out": "potential", "in": "h", "weight": "row"}
 LAYERS = {
     "no layers": [],
     "not objects": [1, None],
@@ -100,6 +104,12 @@ LAYERS = {
     "mixture with d of another size": [{**zoo.MIXTURE[0], "factors": "cube"}],
     "mixture with a negative variance": [mixture("minus", "floor1")],
     "mixture with a negative floor": [mixture("var1", "fminus")],
+    "mixture of another size": [{**mixture("var1", "floor1"), "factors": "cube", "means": "m3"}],
+    "patches of another image": [{**PATCHES, "image": [1, 1, 1]}],
+    "patches beyond the image": [{**PATCHES, "patch": [2, 1]}],
+    "a potential of two numbers": [{**GRADIENT, "layers": [{**Y, "out": "h"}]}],
+    "a potential of a sine": [{**GRADIENT, "layers": [{**Y, "out": "h", "fn": "sin"}, LAST]}],
+    "a potential of a softmax": [{**GRADIENT, "layers": [{"op": "softmax", "out": "h", "in": "y"}, LAST]}],
     "a long doubling chain": [{"op": "add", "out": f"a{i}", "in": ["y"] * 64} for i in range(1001)],
     "exploding exponents": [{**Y, "fn": "exp", "out": "e0"}]
     + [{"op": "elementwise", "out": f"e{i + 1}", "in": f"e{i}", "fn": "exp"} for i in range(30)]
@@ -108,7 +118,14 @@ LAYERS = {
 TENSORS = {"w": np.eye(2), "b": np.ones(3), "v": np.ones(3), "v3": np.ones(3), "k": np.ones((1, 1, 3, 3))}
 TENSORS |= {"r": np.ones((3, 2)), "k2": np.ones((1, 2, 1, 1)), "even": np.ones((1, 1, 1, 2)), "empty": np.ones((0, 2))}
 TENSORS |= {"cube": np.ones((1, 3, 1)), "u1": np.ones((1, 2, 1)), "m1": np.ones((1, 2)), "l1": np.zeros((1, 1))}
-TENSORS |= {"var1": np.ones((1, 1)), "minus": -np.ones((1, 1)), "floor1": np.ones(1), "fminus": -np.ones(1) / 2}
+TENSORS |= {
+    "var1": np.ones((1, 1)),
+    "minus": -np.ones((1, 1)),
+    "floor1": np.ones(1),
+    "m3": np.ones((1, 3)),
+    "row": np.ones((1, 2)),
+    "fminus": -np.ones(1) / 2,
+}
 
 
 def claim_for(card_text, weights):
@@ -254,6 +271,12 @@ REASONS = {
     "mixture with d of another size": "the weights have no tensor 'means'",
     "mixture with a negative variance": "mixture: a variance or a floor is negative",
     "mixture with a negative floor": "mixture: a variance or a floor is negative",
+    "mixture of another size": "mixture: factors must have shape (K, d, r)",
+    "patches of another image": "patches: the image or the patch does not fit y",
+    "patches beyond the image": "patches: the image or the patch does not fit y",
+    "a potential of two numbers": "a potential must end in one number",
+    "a potential of a sine": "a potential may not use sin",
+    "a potential of a softmax": "a potential may not use softmax",
     "a long doubling chain": "model card: layers must be a list of 1 to 1000 entries",
     "exploding exponents": "Z < 1 was not proved on the ball",
     "shape empty": "model card: shape must be a list of 1 to 4 entries",

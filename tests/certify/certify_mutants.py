@@ -232,8 +232,33 @@ def helper_cases():
         good &= float(relu(arb(2))) == 1 and float(relu(arb(-2))) == 0 and relu(arb(0, 1)).contains(1)
         return bool(good and k.softplus(arb(-40)) < 1e-17 and k.softplus(arb(50)) < 50.001)
 
-    names = (upper, largest, norm, norm2, quick, lambda_min, exact, slopes)
+    def mixture_change(k):  # the bound holds for every p in the balls; it rises with p
+        rng, good = np.random.default_rng(2), True
+        for i in range(60):
+            p, n, h = rng.dirichlet(np.ones(3)), *rng.uniform(0.1, 2, (2, 3))
+            radius = float(10.0 ** rng.uniform(-3, 1))
+            with ctx.workprec(53 if i % 2 else 128):
+                wide = [arb(float(v), 0.1 * float(v)) for v in p]
+                found = k.mixture_change(wide, [arb(float(v)) for v in n], [arb(float(v)) for v in h], arb(radius))
+            good &= change_in_floats(1.1 * p, n, h, radius) * (1 - 1e-9) <= float(found.upper())
+            good &= float(found) <= 3 * change_in_floats(1.1 * p, n, h, radius) + 1e-12
+        return bool(good)
+
+    names = (upper, largest, norm, norm2, quick, lambda_min, exact, slopes, mixture_change)
     return [(f.__name__, f) for f in names]
+
+
+def change_in_floats(p, n, h, radius) -> float:
+    """The formula of the kernel's mixture_change, in floats."""
+    low, most, x = np.exp(-(radius**2) * (p @ h) / 2), n + radius * h, radius * n + radius**2 * h / 2
+    top = p * np.exp(x) / low
+
+    def average(z):
+        return min(top @ z, z.max())
+
+    moved = p * np.maximum(np.exp(x) / low - 1, 1 - np.exp(-x) / (p @ np.exp(x)))
+    s = most + min(moved @ most + radius * (p @ h), average(most))
+    return min(radius * average(s * (s * s + 3 * h)), average(h + most**2) + p @ n**2)
 
 
 def fraction(p, q):
@@ -459,6 +484,38 @@ def question_cases(entries):
     return out
 
 
+def refused_cases(folder, entries):
+    """Claims that only one line of the kernel refuses."""
+    rng = np.random.default_rng(8)
+    out, everywhere = [], {"region": "everywhere", "contraction": (1e9).hex(), "modulus": None, "lipschitz": None}
+
+    def add(word, card, kind, claim, proof=None):
+        out.append((f"refused: {word}", verdict(zoo.certificate(card, kind, claim, proof or {}), card, False, word)))
+
+    def bound(name, layers, tensors, weights, word):
+        card = zoo.write(folder, name, layers, tensors, (2,))
+        given = {"contraction": weights, "modulus": None, "lipschitz": None}
+        add(word, card, "lipschitz", {**zoo.problem(0, 1.0, 0.5, 1.0), **everywhere}, {"multipliers": given})
+
+    tanh = {"op": "elementwise", "in": "y", "fn": "tanh", "out": "D"}
+    inside = {"op": "patches", "out": "D", "in": "y", "image": [1, 1, 2], "patch": [1, 1], "stride": [1, 1]}
+    both = [{**zoo.MIXTURE[0], "out": "m"}, {**tanh, "out": "h"}, {"op": "add", "out": "D", "in": ["m", "h"]}]
+    one, none, w = [(1.0).hex()] * 2, [(0.0).hex()] * 2, {"w": np.ones(2)}
+    bound("pieces", [{**inside, "layers": [tanh]}], w, one, "patches do not take multipliers")
+    bound("both", both, zoo.mixture_tensors(rng, 2, 3, 1), one, "the layers do not take multipliers")
+    bound("exp", [{**tanh, "fn": "exp"}], w, one, "a multiplier belongs to an unbounded slope")
+    bound("tanh", [tanh], w, none, "a function without a multiplier matters")
+    bound("few", [tanh], w, one[:1], "2 multipliers >= 0 are needed")
+    prior = next(card for name, _, card in entries if name == "structure prior")
+    limit = {k: v for k, v in zoo.problem(0, 1.0, 0.5, 1.0).items() if k != "guidance"}
+    region = {"centre": one, "radius": (1e-3).hex()}
+    add("a guided prior has no", prior, "guidance-limit", {**limit, "region": region, "limit": (2.0).hex()})
+    five = zoo.write(folder, "five", [tanh], {"w": np.ones(5)}, (5,))
+    far = {"target": [(9.0).hex()] * 5, "lower": [(-0.1).hex()] * 5, "upper": [(0.1).hex()] * 5}
+    add("at most 4 dimensions", five, "no-solution", {**zoo.problem(0, 1.0, 0.5, 1.0), **far})
+    return out
+
+
 PAIRED = zoo.patch_layers((1, 1, 2), (1, 1))
 
 
@@ -483,7 +540,8 @@ def suite(folder, entries):
     cases += hostile_cases(folder, entries[0][2])
     cases += [(f"valid {name}", verdict(data, card, True)) for name, data, card in entries]
     cases += [(f"false {name}", verdict(data, card, False)) for name, data, card in gallery.false(entries)]
-    return cases + format_cases(entries) + enclosure_cases(cards) + question_cases(entries)
+    cases += format_cases(entries) + refused_cases(folder, entries)
+    return cases + enclosure_cases(cards) + question_cases(entries)
 
 
 def main() -> None:
