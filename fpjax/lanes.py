@@ -43,17 +43,20 @@ class Levels(NamedTuple):
 
 
 class Options(NamedTuple):
-    """Static choices: method, layout "lanes" or "scan", whether every state is kept, and how many secant pairs are."""
+    """Static choices: method, layout "lanes" or "scan", whether every state is kept, how many secant pairs are, and
+    whether each step has a record of its own."""
 
     solver: str = "auto"
     layout: str = "lanes"
     history: bool = True
     depth: int = 8
+    records: bool = True
 
 
 class Record(NamedTuple):
     """What is kept of each image (n) and step: path (n, steps + 1, *shape) or None, and a Solution of (n, steps)
-    arrays whose y is the last state (n, *shape). ``calls``: batched network calls made, int32.
+    arrays whose y is the last state (n, *shape); (n, 1) without records, see :func:`_merged`. ``calls``: batched network
+    calls made, int32.
     """
 
     path: jax.Array | None
@@ -123,7 +126,23 @@ def _per_lane(condition, a, b):
     return jax.tree.map(lambda u, v: jnp.where(condition.reshape(-1, *[1] * (u.ndim - 1)), u, v), a, b)
 
 
-def _finish(x: Inputs, levels: Levels, goal: Goal, c: Carry, done) -> Carry:
+def _merged(old: Solution, new: Solution, first) -> Solution:
+    """One record for all steps so far: counts add up, the largest residual and error and the weakest basis stay, and so
+    does the first exit that did not solve its step; rate and reason are the newest."""
+    unsolved = jnp.all(jnp.stack([old.exit != code for code in Exit if code.solved]), axis=0)
+    both = new._replace(
+        exit=jnp.where(unsolved, old.exit, new.exit),
+        residual=jnp.maximum(old.residual, new.residual),
+        error=jnp.maximum(old.error, new.error),
+        basis=jnp.minimum(old.basis, new.basis),
+        iterations=old.iterations + new.iterations,
+        evaluations=old.evaluations + new.evaluations,
+        newton=old.newton + new.newton,
+    )
+    return _per_lane(first, new, both)
+
+
+def _finish(x: Inputs, levels: Levels, goal: Goal, c: Carry, done, records: bool) -> Carry:
     """Writes down the lanes that ended and sends them to their next step."""
     steps = levels.sigma.shape[0]
     rows = jnp.arange(c.index.shape[0])
@@ -133,7 +152,11 @@ def _finish(x: Inputs, levels: Levels, goal: Goal, c: Carry, done) -> Carry:
     path, kept = c.out
     if path is not None:
         path = path.at[rows, jnp.where(done, c.index + 1, steps + 1)].set(y, mode="drop")
-    fields = [k.at[rows, columns].set(v, mode="drop") for k, v in zip(kept, solved[1:], strict=True)]
+    if records:
+        fields = [k.at[rows, columns].set(v, mode="drop") for k, v in zip(kept, solved[1:], strict=True)]
+    else:
+        whole = _merged(Solution(y, *(k[:, 0] for k in kept)), solved, c.index == 0)
+        fields = [jnp.where(done, v, k[:, 0])[:, None] for k, v in zip(kept, whole[1:], strict=True)]
 
     gap = (levels.sigma * (1 - levels.rho))[jnp.minimum(c.index, steps - 1)].reshape(-1, *[1] * (y.ndim - 1))
     newest = ((y - c.target) / gap)[:, None]
@@ -167,7 +190,7 @@ def begin(x: Inputs, levels: Levels, goal: Goal, options: Options) -> Carry:
     if options.history:
         path = jnp.zeros((n, steps + 1, *x.z.shape[1:]), x.z.dtype).at[:, 0].set(x.z)
     fields = jax.eval_shape(jax.vmap(record, in_axes=(0, None)), lane, goal)[1:]
-    kept = tuple(jnp.zeros((n, steps), f.dtype) for f in fields)
+    kept = tuple(jnp.zeros((n, steps if options.records else 1), f.dtype) for f in fields)
     noise = jnp.zeros((n, ORDERS, *x.z.shape[1:]), x.z.dtype)
     zero = jnp.int32(0)
     return Carry(lane, jnp.zeros(n, jnp.int32), x.z, noise, (path, kept), zero, zero)
@@ -194,7 +217,7 @@ def proceed(x: Inputs, levels: Levels, goal: Goal, options: Options, c: Carry) -
             c,
         )
     done = alive & (c.lane.exit != Exit.RUNNING)
-    c = jax.lax.cond(jnp.any(done), lambda v: _finish(x, levels, at(index), v, done), lambda v: v, c)
+    c = jax.lax.cond(jnp.any(done), lambda v: _finish(x, levels, at(index), v, done, options.records), lambda v: v, c)
     return c._replace(slot=(c.slot + 1) % slots(c.lane), calls=c.calls + 1)
 
 

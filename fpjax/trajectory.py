@@ -134,6 +134,7 @@ def invert(
     order: int = 2,
     history: bool = True,
     depth: int = 8,
+    records: bool = True,
 ) -> Inversion:
     """The latents from which ``process`` generates ``images``: solves E2 at every step.
 
@@ -159,26 +160,31 @@ def invert(
       history: whether every state is kept in ``path``; needed for derivatives.
       depth: secant pairs kept by anderson, newton_krylov and auto; more save evaluations on hard steps and cost a
         little time and memory on each.
+      records: whether each step has a record of its own. Without, every (n, steps) array of the result is (n, 1): sums of
+        counts, the largest residual and error, the first exit that did not solve its step, and a bound that takes the
+        largest residual at every step. With ``history=False`` too, memory does not grow with the number of steps.
 
     Raises:
       FpjaxError: for bad input; see :func:`prepare`.
     """
     check_solver(solver, tol, limit, stop)
     _check_layout(den, solver, layout, order)
+    if not records and layout not in ("lanes", "compact"):
+        raise FpjaxError(f"records=False needs the layout lanes or compact, not {layout}")
     x = prepare(den, images, condition, guidance)
     dtype = x.z.dtype
     modulus = declared_modulus(den, process, guidance)
     levels = make_levels(process, modulus, order, dtype)
     y0 = x.z / jnp.asarray(process.scale(process.levels[0]), dtype)
     goal = make_goal(dtype, tol, limit, stop)
-    out, computed = _dispatch(x._replace(z=y0), levels, goal, Options(solver, layout, history, depth))
+    out, computed = _dispatch(x._replace(z=y0), levels, goal, Options(solver, layout, history, depth, records))
     s = out.solution
     calls = 1 if x.guidance is None else 2
     return Inversion(
         latent=s.y * jnp.asarray(process.scale(process.levels[-1]), dtype),
         exit=s.exit,
         residual=s.residual,
-        error_bound=accumulate_error(s.residual, modulus),
+        error_bound=accumulate_error(s.residual, modulus) if records else _last_error(s.residual, modulus),
         evaluations=s.evaluations * calls,
         iterations=s.iterations,
         rate=s.rate,
@@ -257,12 +263,24 @@ def accumulate_error(residual, modulus) -> jax.Array:
     modulus = jnp.broadcast_to(jnp.asarray(modulus, residual.dtype), residual.shape)
 
     def add(error, x):
-        r, m = x
-        error = jnp.where(m > 0, (error + r) / jnp.where(m > 0, m, jnp.ones_like(m)), jnp.inf)
+        error = _next_error(error, *x)
         return error, error
 
     _, errors = jax.lax.scan(add, jnp.zeros_like(residual[:, 0]), (residual.T, modulus.T))
     return errors.T
+
+
+def _next_error(error, r, m):
+    return jnp.where(m > 0, (error + r) / jnp.where(m > 0, m, jnp.ones_like(m)), jnp.inf)
+
+
+def _last_error(residual, modulus) -> jax.Array:
+    """:func:`accumulate_error` at the last step, (n, 1), where ``residual`` (n, 1) is the largest of all steps."""
+
+    def add(error, m):
+        return _next_error(error, residual, m), None
+
+    return jax.lax.scan(add, jnp.zeros_like(residual), jnp.asarray(modulus, residual.dtype))[0]
 
 
 def generate(den: Denoiser, latent, process: Process, *, condition=None, guidance: float = 1.0) -> jax.Array:

@@ -147,3 +147,28 @@ def test_budget_takes_the_best_grid_it_can_pay():
     assert grid.steps == min(affordable, key=lambda row: row["round_trip"])["steps"]
     with pytest.raises(FpjaxError, match="no grid tried needs at most"):
         adapting.budget(den, 1, images=x, rates=(0.5, 2.0), tol=1e-9)
+
+
+@pytest.mark.parametrize("layout", ["lanes", "compact"])
+def test_one_record_for_all_steps(layout):
+    """Without records the result is that of all steps together, and its size does not depend on their number."""
+    den, grid = fpjax.load("digits-plain"), process.ddim(6)
+    x, c = fpjax.samples("digits", 9)
+    whole = fpjax.invert(den, x, grid, condition=c, tol=1e-3, limit=60, layout=layout)
+    one = fpjax.invert(den, x, grid, condition=c, tol=1e-3, limit=60, layout=layout, history=False, records=False)
+    assert one.exit.shape == one.residual.shape == one.error_bound.shape == (9, 1)
+    assert np.array_equal(one.latent, whole.latent)
+    for name, total in (("evaluations", np.sum), ("newton", np.sum), ("residual", np.max), ("basis", np.min)):
+        assert np.array_equal(getattr(one, name)[:, 0], total(np.asarray(getattr(whole, name)), axis=1)), name
+    assert np.array_equal(one.solved[:, 0], whole.solved[:, -1])
+    assert not one.solved.all()
+
+
+def test_the_bound_without_records_is_a_bound():
+    den, grid = fpjax.load("digits-monotone"), process.ddim(4)
+    x, c = fpjax.samples("digits", 4)
+    whole, one = (fpjax.invert(den, x, grid, condition=c, tol=1e-3, records=r) for r in (True, False))
+    assert (np.asarray(one.error_bound)[:, 0] >= 0.999 * np.asarray(whole.error_bound)[:, -1]).all()
+    assert np.isfinite(one.error_bound).all()
+    with pytest.raises(FpjaxError):
+        fpjax.invert(den, x, grid, condition=c, layout="scan", records=False)
