@@ -18,7 +18,7 @@ import numpy as np
 jax.config.update("jax_enable_x64", True)
 
 import fpjax
-from fpjax import lanes, process, trajectory
+from fpjax import adapting, lanes, process, trajectory
 from fpjax.denoiser import Denoiser, evaluate
 from fpjax.solve import make_goal
 
@@ -209,33 +209,33 @@ def eager() -> None:
 
 
 def grids() -> None:
-    """For each uniform grid the cheapest adapted one (searched over rates) whose round trip is as good."""
+    """For each uniform grid the cheapest adapted one of :func:`fpjax.adapting.budget` whose round trip is as good."""
     for name in ("digits-monotone", "digits-plain"):
         den = fpjax.load(name)
         x, c = fpjax.samples("digits", 16)
         x = x.astype(np.float64)
-
-        def row(grid, label, den=den, x=x, c=c):
-            inv = fpjax.invert(den, x, grid, condition=c, tol=1e-9, depth=16)
-            error = np.asarray(fpjax.round_trip(den, x, grid, inv, condition=c))
-            spent, good = np.asarray(inv.evaluations).sum(axis=1).mean(), int(inv.solved[:, -1].sum())
-            middle = float(np.median(error))
-            print(
-                f"{den.name} {label}: {grid.steps} steps, {spent:.1f} evaluations an image, {good} of 16 solved, "
-                f"round trip {error.max():.1e}, median {middle:.1e}",
-                flush=True,
-            )
-            return spent, error.max(), good
-
-        uniform = [(n, row(process.ddim(n), f"uniform {n}")) for n in (10, 20, 50, 100)]
-        rates = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
-        adapted = [(q, row(process.adapt(den, images=x, condition=c, target_rate=q), f"rate {q}")) for q in rates]
-        for n, (spent, error, good) in uniform:
-            rivals = [(s, q) for q, (s, e, g) in adapted if e <= error and g >= good]
+        _, tried = adapting.budget(den, np.inf, images=x, condition=c, tol=1e-9)
+        for row in tried:
+            print(f"{name} rate {row['rate']}: {_words(row)}", flush=True)
+        for steps in (10, 20, 50, 100):
+            grid = process.ddim(steps)
+            inv = fpjax.invert(den, x, grid, condition=c, tol=1e-9)
+            error = float(fpjax.round_trip(den, x, grid, inv, condition=c).max())
+            spent, share = float(np.asarray(inv.evaluations).sum(axis=1).mean()), float(inv.solved[:, -1].mean())
+            row = {"steps": steps, "evaluations": spent, "round_trip": error, "solved": share}
+            print(f"{name} uniform {steps}: {_words(row)}", flush=True)
+            rivals = [t for t in tried if t["round_trip"] <= error and t["solved"] >= share]
             if rivals:
-                print(
-                    f"{name}: {n} uniform steps against rate {min(rivals)[1]}: {1 - min(rivals)[0] / spent:.0%} fewer"
-                )
+                best = min(rivals, key=lambda t: t["evaluations"])
+                saved = 1 - best["evaluations"] / spent
+                print(f"{name}: {steps} uniform steps against rate {best['rate']}: {saved:.0%} fewer", flush=True)
+
+
+def _words(row) -> str:
+    return (
+        f"{row['steps']} steps, {row['evaluations']:.1f} evaluations an image, {row['solved']:.0%} solved, largest round trip "
+        f"{row['round_trip']:.1e}"
+    )
 
 
 if __name__ == "__main__":

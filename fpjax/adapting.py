@@ -93,13 +93,23 @@ def adapt(
     Raises:
       FpjaxError: for a rate that is not positive, levels that do not increase, or a grid beyond 2,000 steps.
     """
+    low, high = _ends(sigma_min, sigma_max, target_rate)
+    bound = _measured(den, images, low, high, condition=condition, guidance=guidance, seed=seed)
+    return process.from_sigmas(greedy(low, high, target_rate, bound), kind)
+
+
+def _ends(sigma_min: float | None, sigma_max: float | None, rate: float) -> tuple[float, float]:
     ends = process.ddim(2).sigmas
     low, high = sigma_min or float(ends[0]), sigma_max or float(ends[-1])
-    if not (0 < low < high < float("inf") and 0 < target_rate < float("inf")):
+    if not (0 < low < high < float("inf") and 0 < rate < float("inf")):
         raise FpjaxError("adapt needs 0 < sigma_min < sigma_max and a positive target_rate")
+    return low, high
+
+
+def _measured(den: Denoiser, images, low: float, high: float, **options) -> Callable:
+    """K as a function of levels, measured at LEVELS of them."""
     nodes = np.geomspace(low, high, LEVELS)
-    k = departures(den, images, nodes, condition=condition, guidance=guidance, seed=seed)
-    return process.from_sigmas(greedy(low, high, target_rate, _interpolated(nodes, k)), kind)
+    return _interpolated(nodes, departures(den, images, nodes, **options))
 
 
 def _interpolated(nodes, k) -> Callable:
@@ -113,7 +123,7 @@ def budget(
     images,
     condition=None,
     guidance: float = 1.0,
-    rates=(0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0),
+    rates=(0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.9, 1.5),
     kind: str = "ddim",
     tol: float = 1e-8,
     seed: int = 0,
@@ -126,9 +136,11 @@ def budget(
     Raises:
       FpjaxError: if no grid tried stays within the budget.
     """
+    low, high = _ends(None, None, min(rates))
+    bound = _measured(den, images, low, high, condition=condition, guidance=guidance, seed=seed)
     tried, grids = [], []
     for rate in rates:
-        grid = adapt(den, images=images, condition=condition, guidance=guidance, target_rate=rate, kind=kind, seed=seed)
+        grid = process.from_sigmas(greedy(low, high, rate, bound), kind)
         inv = invert(den, images, grid, condition=condition, guidance=guidance, tol=tol)
         error = float(round_trip(den, images, grid, inv, condition=condition, guidance=guidance).max())
         spent = float(np.asarray(inv.evaluations).sum(axis=1).mean())
