@@ -123,7 +123,7 @@ def budget(
     images,
     condition=None,
     guidance: float = 1.0,
-    rates=(0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.9, 1.5),
+    rates=(0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.9),
     kind: str = "ddim",
     tol: float = 1e-8,
     seed: int = 0,
