@@ -4,11 +4,14 @@ structure: the structure certificate of digits-monotone, all steps, all conditio
 steps, 50 images: time an image and radius. plain: digits-plain at 50 steps, guidance 1: image-steps certified, against
 float64 Newton with a condition number below 1e4. limits: the guidance that digits-monotone takes at each of 20 steps (T11),
 certified around the solutions of 50 images, what happens just below it, and what fails above it.
+
+``python benchmarks/certificates.py page FILE...``: writes what these printed into docs/certificates.md.
 """
 
 import itertools
 import sys
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -321,7 +324,37 @@ def limits(images: int = 50, first: int = 0, stride: int = 1) -> None:
     )
 
 
+def page(files) -> None:
+    """Puts the lines of saved outputs into the block of docs/certificates.md, one part's lines in the place of its old ones."""
+    path, start, end = (
+        Path(__file__).parent.parent / "docs" / "certificates.md",
+        "```measured\n",
+        "```\n<!-- measured -->",
+    )
+    before, rest = path.read_text(encoding="utf-8").split(start)
+    old, after = rest.split(end)
+    told = [line for file in files for line in Path(file).read_text(encoding="utf-8").splitlines()]
+    told = [
+        line
+        for line in told
+        if line.startswith(("structure:", "trajectories:", "limits: step")) or " image-steps " in line
+    ]
+    new = {line.split(":")[0] for line in told}
+    lines = [line for line in old.splitlines() if line.split(":")[0] not in new] + told
+    order = ("structure", "trajectories", "plain", "limits")
+    lines.sort(
+        key=lambda v: (
+            order.index(v.split(":")[0]),
+            int(v.split()[2].strip(",")) if v.startswith("limits: step") else 0,
+        )
+    )
+    path.write_text(before + start + "".join(f"{line}\n" for line in lines) + end + after, encoding="utf-8")
+
+
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["page"]:
+        page(sys.argv[2:])
+        sys.exit()
     parts = {"structure": structure, "trajectories": trajectories, "plain": plain, "limits": limits}
     for part in sys.argv[1:] or parts:
         parts[part]()
