@@ -27,6 +27,7 @@ from fpjax.command import (
     use,
 )
 from fpjax.evidence import FpjaxError
+from fpjax.study.command import app as study_app
 
 app = typer.Typer(
     help="Is inverting this diffusion model a well-posed problem? Fixed points, measured and proved.",
@@ -34,6 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(study_app, name="study")
 
 
 @app.command()

@@ -57,6 +57,13 @@ ORDER = [
     "report.page",
     "report",
     "command",
+    "study.plan",
+    "study.store",
+    "study.engine",
+    "study.work",
+    "study",
+    "study.export",
+    "study.command",
     "cli",
 ]
 

@@ -1,0 +1,28 @@
+"""Studies: many audits, resumable, on one machine or many.
+
+from fpjax import study
+plan = study.read("study.toml")
+with study.Store("study.sqlite", create=True) as store:
+    store.plan(plan.text, plan.cells())
+    study.run(store, study.Local(), study.audit_cell)
+"""
+
+from fpjax.study.engine import Engine, Local, Progress, run
+from fpjax.study.plan import Cell, Plan, parse, read
+from fpjax.study.store import Result, Store, Tally
+from fpjax.study.work import audit_cell
+
+__all__ = [
+    "Cell",
+    "Engine",
+    "Local",
+    "Plan",
+    "Progress",
+    "Result",
+    "Store",
+    "Tally",
+    "audit_cell",
+    "parse",
+    "read",
+    "run",
+]

@@ -1,0 +1,139 @@
+"""``fpjax study``: arguments in, one call, results in one file."""
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fpjax.command import guarded, notes
+
+app = typer.Typer(
+    help="Many audits at once: planned in a TOML file, resumable, kept in one SQLite file.", no_args_is_help=True
+)
+
+File = Annotated[Path, typer.Argument(help="the study's results, STUDY.sqlite")]
+Workers = Annotated[int | None, typer.Option(min=1, help="processes; one for each core if left out")]
+
+
+@app.command()
+@guarded
+def run(
+    plan: Annotated[Path, typer.Argument(help="the study, a TOML file")],
+    out: Annotated[Path | None, typer.Option(help="results; beside the TOML file if left out")] = None,
+    workers: Workers = None,
+) -> None:
+    """Do what a study asks for. What a former run has done is kept."""
+    from fpjax import study
+
+    asked = study.read(plan)
+    path = out or plan.with_suffix(".sqlite")
+    with study.Store(path, create=True) as store:
+        store.plan(asked.text, asked.cells())
+        _work(store, asked, workers)
+
+
+@app.command()
+@guarded
+def resume(
+    file: File,
+    workers: Workers = None,
+    failed: Annotated[bool, typer.Option(help="try the failed cells again")] = False,
+) -> None:
+    """Go on with a study that was interrupted."""
+    from fpjax import study
+
+    with study.Store(file) as store:
+        asked = study.parse(store.text(), str(file))
+        store.plan(asked.text, asked.cells())
+        if failed:
+            store.reopen_failed()
+        _work(store, asked, workers)
+
+
+@app.command()
+@guarded
+def status(file: File, errors: Annotated[bool, typer.Option(help="show why cells failed")] = False) -> None:
+    """How far a study is; also while it runs."""
+    from fpjax import study
+
+    with study.Store(file) as store:
+        tally = store.tally()
+        print(f"{tally.done} of {tally.cells} cells done, {tally.failed} failed, {tally.open} waiting")
+        print(f"{tally.seconds:.1f} s of work, {tally.seconds / max(tally.done + tally.failed, 1):.3g} s a cell")
+        if errors and tally.failed:
+            table = Table("model", "process", "guidance", "seed", "images", "why")
+            for cell, _, why in store.results("failed"):
+                images = f"{cell.first}–{cell.first + cell.count - 1}"
+                name = f"{cell.process} {cell.steps}"
+                table.add_row(*map(_plain, (cell.model, name, f"{cell.guidance:g}", str(cell.seed), images, why or "")))
+            Console().print(table)
+
+
+@app.command()
+@guarded
+def export(file: File, to: Annotated[Path, typer.Option(help="a .csv or .parquet file")]) -> None:
+    """Write the results of the finished cells as one table."""
+    from fpjax import study
+    from fpjax.study.export import export as write
+
+    with study.Store(file) as store:
+        print(f"{write(store, to)} lines: {to.resolve()}")
+
+
+@app.command()
+@guarded
+def gc(file: File) -> None:
+    """Delete results that the study no longer asks for (another version of fpjax, or a changed plan)."""
+    from fpjax import study
+
+    with study.Store(file) as store:
+        asked = study.parse(store.text(), str(file))
+        store.plan(asked.text, asked.cells())
+        print(f"{store.collect()} cells deleted")
+
+
+def _work(store, asked, workers: int | None) -> None:
+    """The study's cells with a progress bar; SIGTERM ends it like Ctrl-C does, with everything finished on disk."""
+    from fpjax import study
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    engine = study.Local(workers)
+    try:
+        with _bar() as bar:
+            start = store.tally()
+            task = bar.add_task("cells", total=start.cells, completed=start.done + start.failed)
+
+            def tick(p) -> None:
+                left = p.tally
+                bar.update(task, completed=left.done + left.failed, description=f"cells ({left.failed} failed)")
+
+            study.run(store, engine, study.audit_cell, cell_s=asked.cell_s, tries=asked.tries, progress=tick)
+        engine.close()
+    except KeyboardInterrupt:
+        engine.close(kill=True)
+        sentence = f"fpjax: interrupted; what was done is kept: go on by fpjax study resume {store.path}"
+        print(sentence, file=sys.stderr)
+        raise typer.Exit(130) from None
+    except BaseException:
+        engine.close(kill=True)
+        raise
+    tally = store.tally()
+    print(f"{tally.done} of {tally.cells} cells done, {tally.failed} failed: {store.path.resolve()}")
+    if tally.failed:
+        print(f"some cells failed; see why by: fpjax study status --errors {store.path}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _bar() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, TimeRemainingColumn(), console=notes)
+
+
+def _plain(text: str) -> str:
+    """Text without rich's markup."""
+    return text.replace("[", r"\[")

@@ -1,0 +1,311 @@
+"""Studies: a plan says exactly what is done, results outlive anything, a bad study is one sentence before any work."""
+
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import study_work
+from typer.testing import CliRunner
+
+import fpjax
+from fpjax import study
+from fpjax.cli import app
+from fpjax.evidence import FpjaxError
+from fpjax.models import store as models
+from fpjax.study.export import export, lines
+
+FULL = bool(os.environ.get("FPJAX_FULL"))
+SMALL = """
+models = ["digits-monotone", "digits-plain"]
+guidance = [1, 3.0]
+seeds = [0, 1]
+[[process]]
+kind = "ddim"
+steps = [2, 5]
+[[process]]
+kind = "edm"
+steps = [4]
+[images]
+count = 10
+batch = 4
+"""
+
+
+def made(path: Path, n: int, work=study_work.square, **options) -> study.Tally:
+    with study.Store(path, create=True) as store:
+        store.plan("", study_work.cells(n))
+        engine = study.Local(2)
+        try:
+            return study.run(store, engine, work, **options)
+        finally:
+            engine.close()
+
+
+def table(path: Path) -> list[tuple]:
+    with study.Store(path) as store:
+        found = [(c.key, rows, None) for c, rows, _ in store.results()]
+        return found + [(c.key, None, why) for c, _, why in store.results("failed")]
+
+
+# --- plans -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_plan_is_every_combination_once():
+    plan = study.parse(SMALL)
+    cells = list(plan.cells())
+    assert len(cells) == plan.size == 2 * 2 * 2 * 3 * 3
+    assert len({c.key for c in cells}) == len(cells)
+    assert {(c.first, c.count) for c in cells} == {(0, 4), (4, 4), (8, 2)}
+    assert [c.key for c in study.parse(SMALL).cells()] == [c.key for c in cells]
+
+
+def test_a_cell_is_named_by_what_it_is_made_of(tmp_path, monkeypatch):
+    """The same model elsewhere is the same cell; other weights, another number or another version is not."""
+    text = 'models = ["{}"]\n[[process]]\nkind = "ddim"\nsteps = [2]\n'
+    here = next(study.parse(text.format("digits-plain")).cells())
+    card = models.card_path("digits-plain")
+    for file in (card, card.with_suffix(".safetensors")):
+        shutil.copy(file, tmp_path)
+    there = next(study.parse(text.format(tmp_path.as_posix())).cells())
+    assert there.model != here.model
+    assert there.key == here.key
+    assert next(study.parse(text.format("digits-monotone")).cells()).key != here.key
+    assert next(study.parse(text.format("digits-plain") + "[images]\ncount = 7\n").cells()).key != here.key
+    key = here.key
+    monkeypatch.setattr(fpjax, "__version__", "9.9")
+    assert here.key != key
+
+
+GOOD = 'models = ["digits-plain"]\n[[process]]\nkind = "ddim"\nsteps = [2]\n'
+BAD = {
+    "unknown key": ("wonders = 1\n" + GOOD, "wonders"),
+    "unknown key in a table": (GOOD + "[images]\nsize = 3\n", "size"),
+    "wrong type": ("guidance = 3\n" + GOOD, "guidance"),
+    "a number as text": (GOOD.replace("[2]", '["2"]'), "steps"),
+    "empty axis": ("guidance = []\n" + GOOD, "guidance"),
+    "empty grid": ("models = []\n[[process]]\nkind = 'ddim'\nsteps = [2]\n", "models"),
+    "no process": ('models = ["digits-plain"]\n', "process"),
+    "unknown process": (GOOD.replace("ddim", "magic"), "magic"),
+    "a trillion cells": (f"seeds = {list(range(100_000))}\nguidance = {list(range(100_000))}\n" + GOOD, "1e+10 cells"),
+    "no such model": (GOOD.replace("digits-plain", "vanished"), "vanished"),
+    "no such data": (GOOD + '[images]\ndata = "faces"\n', "faces"),
+    "too many images": (GOOD + "[images]\ncount = 5000\n", "297"),
+    "unknown solver": ('solver = "hope"\n' + GOOD, "hope"),
+    "no number": ("guidance = [nan]\n" + GOOD, "guidance"),
+    "not TOML": ("models = [", "TOML"),
+    "too deep": ("a = " + "[" * 5000 + "]" * 5000, "TOML"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_study_is_one_sentence_before_any_work(name, tmp_path):
+    text, word = BAD[name]
+    file = tmp_path / "s.toml"
+    file.write_text(text)
+    run = CliRunner().invoke(app, ["study", "run", str(file)])
+    assert run.exit_code == 2, run.output
+    assert word in run.stderr.replace("\n", " ")
+    assert "Traceback" not in run.output
+    assert len(run.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "s.sqlite").exists()
+
+
+def test_a_model_that_changed_after_planning_fails_its_cells_only(tmp_path):
+    card = models.card_path("digits-plain")
+    for file in (card, card.with_suffix(".safetensors")):
+        shutil.copy(file, tmp_path)
+    cell = next(study.parse(GOOD.replace("digits-plain", tmp_path.as_posix())).cells())
+    (tmp_path / card.name).write_text(card.read_text() + " ")
+    with pytest.raises(FpjaxError, match="changed after the study was planned"):
+        study.audit_cell(cell)
+
+
+# --- the store -------------------------------------------------------------------------------------------------------
+
+
+def test_results_are_kept_once(tmp_path):
+    cells = study_work.cells(5)
+    with study.Store(tmp_path / "s.sqlite", create=True) as store:
+        store.plan("text", cells)
+        store.finish([study.Result(cells[1].key, [{"value": 1}], None, 2.0)])
+        store.finish([study.Result(cells[1].key, [{"value": 2}], None, 9.0)])  # too late
+        store.finish([study.Result(cells[2].key, None, "no", 1.0)])
+        assert store.tally() == (3, 1, 1, 3.0)
+        assert [c.first for _, c in store.open_cells(9)] == [0, 3, 4]
+        assert [rows for _, rows, _ in store.results()] == [[{"value": 1}]]
+        store.plan("text", cells[1:3])  # a smaller plan keeps what was done, and shows only what it asks for
+        assert store.collect() == 3
+        assert store.tally() == (0, 1, 1, 3.0)
+        assert store.reopen_failed() == 1
+        assert store.tally() == (1, 1, 0, 2.0)
+
+
+def test_files_that_are_no_studies(tmp_path):
+    with pytest.raises(FpjaxError, match="there is no study"):
+        study.Store(tmp_path / "none.sqlite")
+    (tmp_path / "text").write_text("not a database, just a long enough text " * 100)
+    with pytest.raises(FpjaxError, match="not a study"):
+        study.Store(tmp_path / "text")
+    with sqlite3.connect(tmp_path / "other") as db:
+        db.execute("CREATE TABLE mine (x)")
+    with pytest.raises(FpjaxError, match="not a study"):
+        study.Store(tmp_path / "other", create=True)
+    study.Store(tmp_path / "new", create=True).close()
+    with sqlite3.connect(tmp_path / "new") as db:
+        db.execute("PRAGMA user_version = 99")
+    with pytest.raises(FpjaxError, match="newer fpjax"):
+        study.Store(tmp_path / "new")
+    with pytest.raises(FpjaxError, match="folder that can be written"):
+        study.Store(tmp_path / "no" / "folder", create=True)
+
+
+# --- the engine ------------------------------------------------------------------------------------------------------
+
+
+def test_cells_that_die_hang_or_raise_stop_nobody(tmp_path):
+    tally = made(tmp_path / "s.sqlite", 30, study_work.naughty, cell_s=4.0, tries=2)
+    assert (tally.open, tally.done, tally.failed) == (0, 25, 5)
+    with study.Store(tmp_path / "s.sqlite") as store:
+        why = {c.first: text for c, _, text in store.results("failed")}
+        good = {c.first: rows for c, rows, _ in store.results()}
+    assert why[3].startswith("its worker died 2 times")
+    assert why[5] == "it took more than 4 s, the budget of a cell"
+    assert why[7] == "ZeroDivisionError: seven"
+    assert why[8] == "eight is not for us"
+    assert "not enough memory" in why[9]
+    assert all(rows == study_work.square(study_work.cells(30)[i]) for i, rows in good.items())
+
+
+def test_progress_hears_of_what_is_on_disk(tmp_path):
+    heard, path = [], tmp_path / "s.sqlite"
+
+    def tick(p):
+        with sqlite3.connect(path) as other:
+            keys = {k for (k,) in other.execute("SELECT key FROM cell WHERE state = 'done'")}
+        heard.extend(r.key in keys for r in p.ended)
+
+    made(path, 50, progress=tick)
+    assert len(heard) == 50
+    assert all(heard)
+
+
+@pytest.mark.timeout(3600)
+def test_kill_9_at_any_moment_loses_and_doubles_nothing(tmp_path):
+    """After each kill: what the file says is done is never done again; at the end the table is the uninterrupted one."""
+    n, kills, rng = (6000, 200, random.Random(0)) if FULL else (400, 5, random.Random(0))
+    made(tmp_path / "whole.sqlite", n)
+    path, log = tmp_path / "s.sqlite", tmp_path / "log"
+    log.touch()
+    env = {**os.environ, "FPJAX_TEST_LOG": str(log)}
+    command = [sys.executable, study_work.__file__, str(path), str(n)]
+    killed = 0
+    while killed < kills:
+        path.with_suffix(".started").unlink(missing_ok=True)
+        child = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)
+        if rng.random() < 0.8:  # most often in the middle of the work, else while it starts
+            while not path.with_suffix(".started").exists() and child.poll() is None:
+                time.sleep(0.01)
+        time.sleep(rng.random() * 0.8)
+        if child.poll() is not None:
+            assert child.returncode == 0
+            break  # it came to its end
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        killed += 1
+        time.sleep(1.5)  # its workers notice within a second
+        done = _done(path)
+        before = Counter(log.read_text().split())
+        assert all(before[str(i)] for i in done)
+        (tmp_path / "done.json").write_text(json.dumps({str(i): before[str(i)] for i in done}))
+    final = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert final.returncode == 0, final.stderr[-500:]
+    again = Counter(log.read_text().split())
+    known = json.loads((tmp_path / "done.json").read_text())
+    assert all(again[i] == times for i, times in known.items())
+    assert killed >= min(kills, 2)
+    assert table(path) == table(tmp_path / "whole.sqlite")
+
+
+def _done(path: Path) -> list[int]:
+    if not path.exists():
+        return []
+    with sqlite3.connect(path) as db:
+        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'cell'").fetchone():
+            return []
+        return [json.loads(s)["first"] for (s,) in db.execute("SELECT spec FROM cell WHERE state = 'done'")]
+
+
+def test_a_full_disk_is_one_sentence_and_the_study_goes_on_later(tmp_path):
+    n, path = 3000, tmp_path / "s.sqlite"
+    made(tmp_path / "whole.sqlite", n)
+    env = {**os.environ, "FPJAX_TEST_LOG": os.devnull}
+    limited = (
+        "import resource, signal, runpy, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY)); "
+        "sys.argv = sys.argv[1:]; sys.path.insert(0, sys.argv[0].rpartition('/')[0]); import study_work; "
+        "study_work.noted = study_work.square; study_work.main(*sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", limited, study_work.__file__, str(path), str(n)]
+    run = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=200)
+    assert run.returncode == 1
+    assert run.stderr.startswith("fpjax: the study ")
+    assert "Traceback" not in run.stderr
+    assert made(path, n).done == n
+    assert table(path) == table(tmp_path / "whole.sqlite")
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_a_study_from_the_command_line(tmp_path):
+    """A real audit, twice: the second run does nothing. Its rows are those of fpjax.audit, its exports agree."""
+    file, path = tmp_path / "s.toml", tmp_path / "s.sqlite"
+    file.write_text(GOOD + "[images]\ncount = 2\nbatch = 2\n")
+    command = [sys.executable, "-m", "fpjax.cli", "study"]
+
+    def ask(*words: str) -> str:
+        run = subprocess.run([*command, *words], capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stderr[-2000:]
+        return run.stdout
+
+    assert ask("run", str(file), "--workers", "1").startswith("1 of 1 cells done, 0 failed")
+    start = time.perf_counter()
+    ask("resume", str(path))
+    assert time.perf_counter() - start < 60
+    assert ask("status", str(path)).startswith("1 of 1 cells done, 0 failed, 0 waiting")
+    ask("export", str(path), str(tmp_path / "t.csv"))
+    ask("export", str(path), str(tmp_path / "t.parquet"))
+    x, labels = fpjax.samples("digits", 2)
+    report = fpjax.audit(
+        fpjax.load("digits-plain"), fpjax.process.ddim(2), images=x.astype(np.float64), condition=labels
+    )
+    with study.Store(path) as store:
+        found = list(lines(store))
+    assert [(r["step"], r["question"], r["verdict"], r["value"]) for r in found[:-1]] == [
+        (r["step"], r["question"], r["verdict"], r["value"]) for r in report.table
+    ]
+    assert found[-1]["question"] == "round-trip"
+    with open(tmp_path / "t.csv", newline="") as text:
+        assert [row["detail"] for row in csv.DictReader(text)] == [r["detail"] for r in found]
+    from pyarrow import parquet
+
+    assert parquet.read_table(tmp_path / "t.parquet").to_pylist() == found
+
+
+def test_exports_refuse_what_they_cannot_write(tmp_path):
+    made(tmp_path / "s.sqlite", 2)
+    with study.Store(tmp_path / "s.sqlite") as store, pytest.raises(FpjaxError, match=r"ends in \.csv or \.parquet"):
+        export(store, tmp_path / "t.xls")
+    with study.Store(tmp_path / "s.sqlite") as store:
+        assert export(store, tmp_path / "t.csv") == 2
