@@ -100,7 +100,7 @@ def betas(schedule: str, train_steps: int = 1000, beta_start: float | None = Non
     if schedule == "cosine":
         if beta_start is not None or beta_end is not None:
             raise FpjaxError("the cosine schedule takes no beta_start or beta_end")
-        t = np.arange(train_steps + 1, dtype=np.float64) / train_steps
+        t = np.arange(train_steps + 1) / train_steps
         abar = np.cos((t + 0.008) / 1.008 * np.pi / 2) ** 2
         return np.minimum(1 - abar[1:] / abar[:-1], 0.999)
     defaults = {"linear": (1e-4, 2e-2), "scaled_linear": (8.5e-4, 1.2e-2)}

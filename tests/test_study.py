@@ -1,14 +1,17 @@
 """Studies: a plan says exactly what is done, results outlive anything, a bad study is one sentence before any work."""
 
 import csv
+import functools
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import textwrap
 import time
 from collections import Counter
 from pathlib import Path
@@ -268,21 +271,32 @@ def test_a_full_disk_is_one_sentence_and_the_study_goes_on_later(tmp_path):
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
-def test_a_study_from_the_command_line(tmp_path):
-    """A real audit, twice: the second run does nothing. Its rows are those of fpjax.audit, its exports agree."""
-    file, path = tmp_path / "s.toml", tmp_path / "s.sqlite"
-    file.write_text(GOOD + "[images]\ncount = 2\nbatch = 2\n")
-    command = [sys.executable, "-m", "fpjax.cli", "study"]
+def blocks(language: str) -> list[str]:
+    page = (Path(fpjax.__file__).parent.parent / "docs" / "studies.md").read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
 
-    def ask(*words: str) -> str:
-        run = subprocess.run([*command, *words], capture_output=True, text=True, check=False)
+
+def test_the_page_shows_a_study():
+    assert study.parse(blocks("toml")[0]).size == 2 * 3 * 2 * 2 * 8
+
+
+def test_a_study_from_python_and_the_command_line(tmp_path):
+    """A real audit by the page's lines; the command finds it done. Its rows are those of fpjax.audit, its exports agree."""
+    file, path = tmp_path / "study.toml", tmp_path / "study.sqlite"
+    file.write_text(GOOD + "[images]\ncount = 2\nbatch = 2\n")
+    (tmp_path / "page.py").write_text(
+        textwrap.indent(blocks("python")[0], "    ").join(["if __name__ == '__main__':\n", ""])
+    )
+
+    def ask(*command: str) -> str:
+        run = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False, cwd=tmp_path)
         assert run.returncode == 0, run.stderr[-2000:]
         return run.stdout
 
-    assert ask("run", str(file), "--workers", "1").startswith("1 of 1 cells done, 0 failed")
-    start = time.perf_counter()
-    ask("resume", str(path))
-    assert time.perf_counter() - start < 60
+    assert "digits-plain 2 ['" in ask("page.py")
+    ask = functools.partial(ask, "-m", "fpjax.cli", "study")
+    for verb, which in (("run", file), ("resume", path)):
+        assert ask(verb, str(which), "--workers", "1").startswith("1 of 1 cells done, 0 failed")
     assert ask("status", str(path)).startswith("1 of 1 cells done, 0 failed, 0 waiting")
     ask("export", str(path), str(tmp_path / "t.csv"))
     ask("export", str(path), str(tmp_path / "t.parquet"))

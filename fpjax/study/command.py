@@ -76,7 +76,7 @@ def status(file: File, errors: Annotated[bool, typer.Option(help="show why cells
 
 @app.command()
 @guarded
-def export(file: File, to: Annotated[Path, typer.Option(help="a .csv or .parquet file")]) -> None:
+def export(file: File, to: Annotated[Path, typer.Argument(help="a .csv or .parquet file")]) -> None:
     """Write the results of the finished cells as one table."""
     from fpjax import study
     from fpjax.study.export import export as write
