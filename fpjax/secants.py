@@ -178,8 +178,10 @@ def _unrolled(table, valid):
 
 
 def _looped(table, valid):
-    """Quick to compile: Gauss-Jordan."""
+    """Quick to compile: Gauss-Jordan, over the rows that any lane has a pair in."""
     depth = valid.shape[0]
+    rows = jnp.arange(1, depth + 1, dtype=jnp.int32)
+    used = jnp.max(jnp.where(jnp.any(valid, axis=1), rows, jnp.zeros_like(rows)))
 
     def sweep(j, table):
         old = jax.lax.dynamic_index_in_dim(table, j, 0, keepdims=False)
@@ -188,4 +190,5 @@ def _looped(table, valid):
         column = jax.lax.dynamic_index_in_dim(table, j, 1)
         return jax.lax.dynamic_update_index_in_dim(table - column * row[None], row, j, 0)
 
-    return jax.lax.fori_loop(0, depth, sweep, table)[:, depth:]
+    found = jax.lax.fori_loop(0, used, sweep, table)[:, depth:]
+    return jnp.where((rows <= used)[:, None, None], found, jnp.zeros_like(found))
