@@ -123,6 +123,7 @@ def condition_number(p: Problem, y) -> float:
     return float(s[0] / s[-1]) if s[-1] > 0 else float("inf")
 
 
+@np.errstate(over="ignore", invalid="ignore")  # Newton may run far away; what is not finite is dropped
 def other_roots(rng, p: Problem, target, root, tries: int = 3):
     """Roots of F(y) = target other than ``root``, found from random starts; never claimed to be all."""
     found = []
