@@ -29,6 +29,12 @@ def noted(cell: Cell) -> list[dict]:
     return square(cell)
 
 
+def slow(cell: Cell) -> list[dict]:
+    """A fifth of a second."""
+    time.sleep(0.2)
+    return square(cell)
+
+
 def naughty(cell: Cell) -> list[dict]:
     """Cell 3 kills its worker, 5 hangs, 7 raises, 8 tells, 9 has no memory; the others are good."""
     if cell.first == 3:

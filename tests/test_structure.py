@@ -60,6 +60,7 @@ ORDER = [
     "study.plan",
     "study.store",
     "study.engine",
+    "study.cluster",
     "study.work",
     "study",
     "study.export",

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import fpjax
 from fpjax import process, testing
+from fpjax.denoiser import Denoiser
 from fpjax.evidence import Evidence, FpjaxError, Verdict
 from fpjax.step import G, Step, denoised
 from fpjax.testing import asserting, strategies
@@ -345,3 +346,17 @@ def test_every_public_name_can_be_had():
     with pytest.raises(AttributeError):
         testing.assert_wonderful  # noqa: B018
     assert strategies.LABELS == ("monotone", "contractive", "neither")
+
+
+def test_what_rounding_does_to_a_jacobian_refutes_nothing():
+    """J is singular here, and its zero eigenvalue comes out as -4e-14: the posterior's exponents are near 400."""
+    den = fpjax.models.exact.mixture(np.array([[-1.0, -1.0], [1.0, 1.0]]), 0.0)
+    sigmas = process.edm(4, sigma_min=0.002).sigmas[1:]
+    for seed in range(40):
+        testing.assert_monotone(den, sigmas=sigmas, samples=64, seed=seed)
+
+
+def test_a_small_negative_eigenvalue_is_still_seen():
+    den = Denoiser.from_function(lambda p, y, sigma, c: p * y, np.array([1.0, -1e-11]), (2,))
+    with pytest.raises(testing.PropertyError, match="not monotone"):
+        testing.assert_monotone(den, samples=8)

@@ -7,6 +7,7 @@ with study.Store("study.sqlite", create=True) as store:
     study.run(store, study.Local(), study.audit_cell)
 """
 
+from fpjax.study.cluster import Dask
 from fpjax.study.engine import Engine, Local, Progress, run
 from fpjax.study.plan import Cell, Plan, parse, read
 from fpjax.study.store import Result, Store, Tally
@@ -14,6 +15,7 @@ from fpjax.study.work import audit_cell
 
 __all__ = [
     "Cell",
+    "Dask",
     "Engine",
     "Local",
     "Plan",

@@ -17,6 +17,7 @@ app = typer.Typer(
 )
 
 File = Annotated[Path, typer.Argument(help="the study's results, STUDY.sqlite")]
+Scheduler = Annotated[str | None, typer.Option(help="a Dask scheduler, tcp://host:8786, instead of processes here")]
 Workers = Annotated[int | None, typer.Option(min=1, help="processes; one for each core if left out")]
 
 
@@ -26,6 +27,7 @@ def run(
     plan: Annotated[Path, typer.Argument(help="the study, a TOML file")],
     out: Annotated[Path | None, typer.Option(help="results; beside the TOML file if left out")] = None,
     workers: Workers = None,
+    scheduler: Scheduler = None,
 ) -> None:
     """Do what a study asks for. What a former run has done is kept."""
     from fpjax import study
@@ -34,7 +36,7 @@ def run(
     path = out or plan.with_suffix(".sqlite")
     with study.Store(path, create=True) as store:
         store.plan(asked.text, asked.cells())
-        _work(store, asked, workers)
+        _work(store, asked, workers, scheduler)
 
 
 @app.command()
@@ -42,6 +44,7 @@ def run(
 def resume(
     file: File,
     workers: Workers = None,
+    scheduler: Scheduler = None,
     failed: Annotated[bool, typer.Option(help="try the failed cells again")] = False,
 ) -> None:
     """Go on with a study that was interrupted."""
@@ -52,7 +55,7 @@ def resume(
         store.plan(asked.text, asked.cells())
         if failed:
             store.reopen_failed()
-        _work(store, asked, workers)
+        _work(store, asked, workers, scheduler)
 
 
 @app.command()
@@ -97,12 +100,12 @@ def gc(file: File) -> None:
         print(f"{store.collect()} cells deleted")
 
 
-def _work(store, asked, workers: int | None) -> None:
+def _work(store, asked, workers: int | None, scheduler: str | None) -> None:
     """The study's cells with a progress bar; SIGTERM ends it like Ctrl-C does, with everything finished on disk."""
     from fpjax import study
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    engine = study.Local(workers)
+    engine = study.Dask(scheduler) if scheduler else study.Local(workers)
     try:
         with _bar() as bar:
             start = store.tally()

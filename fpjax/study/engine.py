@@ -26,12 +26,19 @@ Work = Callable[[Cell], list[dict[str, Any]]]
 
 
 class Engine(Protocol):
-    """Where bundles of cells are done. ``workers``: how many at once."""
+    """Where bundles of cells are done."""
 
-    workers: int
+    @property
+    def workers(self) -> int:
+        """How many bundles are done at once, now."""
+        ...
 
     def submit(self, work: Work, cells: list[Cell], limit_s: float | None) -> Future:
         """Starts a bundle; its future gives a list of Results, or raises WorkerLost or TimeoutError."""
+        ...
+
+    def poll(self) -> None:
+        """Called every second or so while nothing ends: futures that nobody works on any more must end now."""
         ...
 
     def close(self, *, kill: bool = False) -> None:
@@ -79,6 +86,9 @@ class Local:
         inner = self.pool.schedule(bundle, args=[work, cells], timeout=limit_s)
         inner.add_done_callback(lambda f: _hand_on(f, out))
         return out
+
+    def poll(self) -> None:
+        """See :class:`Engine`; the pool looks after its processes itself."""
 
     def close(self, *, kill: bool = False) -> None:
         """See :class:`Engine`."""
@@ -182,7 +192,10 @@ def run(
 
     launch()
     while flying:
-        done = wait(flying, return_when=FIRST_COMPLETED).done
+        done = wait(flying, timeout=1.0, return_when=FIRST_COMPLETED).done
+        if not done:
+            engine.poll()
+            continue
         ended = [result for future in done for result in _outcome(future, flying.pop(future), queue, cell_s)]
         store.finish(ended)
         launch()
