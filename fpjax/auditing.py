@@ -130,15 +130,16 @@ def audit(
     weights = [float(w) for w in ([guidance] if np.ndim(guidance) == 0 else list(guidance))]  # pyright: ignore
     if not weights:
         raise FpjaxError("give at least one guidance weight")
-    inputs = [prepare(den, images, condition, w) for w in weights]
-    dtype = inputs[0].z.dtype
+    inputs = [(w, prepare(den, images, condition, w)) for w in weights]
+    z = inputs[0][1].z
+    dtype = z.dtype
     tol = (1e-12 if dtype == jnp.float64 else 1e-6) if tol is None else tol
     check_solver(solver, tol, limit)
     total = len(weights) * (process.steps + 1)
     report = Report(den.name, process.describe(), weights, [], [], [], {})
     report.settings = {
-        "images": int(inputs[0].z.shape[0]),
-        "points": 3 * int(inputs[0].z.shape[0]),
+        "images": len(z),
+        "points": 3 * len(z),
         "precision": str(dtype),
         "solver": solver,
         "tol": tol,
@@ -153,7 +154,7 @@ def audit(
             progress(done, total, what)
         done += 1
 
-    for w, x in zip(weights, inputs, strict=True):
+    for w, x in inputs:
         tick(f"guidance {w:g}: inverting")
         inversion = invert(den, x.z, process, condition=x.condition, guidance=w, solver=solver, tol=tol, limit=limit)
         again = generate(den, inversion.latent, process, condition=x.condition, guidance=w)

@@ -59,6 +59,8 @@ def test_the_documented_constants():
     assert auditing.PICARD_LIMIT == 200
     assert auditing.SPECTRUM_TOL == 1e-6
     assert auditing.PAIR_SIZES == (1e-1, 1e-2, 1e-3, 1e-4)
+    assert auditing._spectrum_tol(jnp.float64) == 1e-6
+    assert auditing._spectrum_tol(jnp.float32) == 100 * 2.0**-23
 
 
 BAD = {
@@ -176,6 +178,10 @@ def test_states_that_are_not_finite_are_replaced():
     assert np.array_equal(points[2:4], [path[0, 0], path[1, 2]])
     assert measured.image.tolist() == [0, 1, 0, 1, 0, 1]
     assert np.isfinite(points).all()
+    first = auditing._measure(
+        step_at(0, jnp.asarray(2.0)), dataclasses.replace(inv, path=path), 0, jax.random.key(0), 1e-12
+    )
+    assert np.array_equal(np.asarray(first.y)[2:4], [path[0, 0], path[1, 1]])
 
 
 # --- a whole audit --------------------------------------------------------------------------------------------------

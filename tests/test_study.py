@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -266,6 +267,86 @@ def test_a_full_disk_is_one_sentence_and_the_study_goes_on_later(tmp_path):
     assert "Traceback" not in run.stderr
     assert made(path, n).done == n
     assert table(path) == table(tmp_path / "whole.sqlite")
+
+
+# --- a cluster -------------------------------------------------------------------------------------------------------
+
+
+class Cluster:
+    """Dask's own scheduler and workers, as processes that can be killed."""
+
+    def __init__(self):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+        self.running: dict[str, subprocess.Popen] = {}
+
+    def start(self, name: str, *words: str) -> None:
+        here = Path(study_work.__file__).parent
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here.parent), str(here)])}
+        command = [sys.executable, "-m", "distributed.cli." + words[0], *words[1:], "--no-dashboard"]
+        self.running[name] = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+    def scheduler(self) -> None:
+        self.start("scheduler", "dask_scheduler", "--port", self.address.rpartition(":")[2])
+
+    def worker(self, name: str) -> None:
+        self.start(name, "dask_worker", self.address, "--nthreads", "1", "--death-timeout", "60")
+
+    def kill(self, name: str) -> None:
+        self.running[name].kill()
+        self.running[name].wait()
+
+
+@pytest.fixture
+def cluster():
+    made = Cluster()
+    made.scheduler()
+    for name in ("a", "b"):
+        made.worker(name)
+    yield made
+    for name in made.running:
+        made.kill(name)
+
+
+def test_a_cluster_that_loses_a_worker_and_its_scheduler_ends_the_study(cluster, tmp_path):
+    """Deadly and hanging cells end like on one machine; a dead worker and a new scheduler cost nothing that was done."""
+    engine = study.Dask(cluster.address)
+    with study.Store(tmp_path / "bad.sqlite", create=True) as store:
+        store.plan("", study_work.cells(12))
+        assert study.run(store, engine, study_work.naughty, cell_s=4.0, tries=2)[:3] == (0, 7, 5)
+        why = {c.first: text for c, _, text in store.results("failed")}
+        assert why[3].startswith("its worker died 2 times")
+        assert why[5] == "it took more than 4 s, the budget of a cell"
+    happened = []
+
+    def chaos(p: study.Progress) -> None:
+        if p.tally.done >= 10 and not happened:
+            happened.append("worker")
+            cluster.kill("a")
+            cluster.worker("c")
+        elif p.tally.done >= 30 and len(happened) == 1:
+            happened.append("scheduler")
+            for name in ("scheduler", "b", "c"):
+                cluster.kill(name)
+            cluster.scheduler()
+            for name in ("d", "e"):
+                cluster.worker(name)
+
+    with study.Store(tmp_path / "s.sqlite", create=True) as store:
+        store.plan("", study_work.cells(60))
+        assert study.run(store, engine, study_work.slow, progress=chaos, tries=1) == store.tally()
+        assert store.tally()[:3] == (0, 60, 0)
+    engine.close()
+    assert happened == ["worker", "scheduler"]
+    made(tmp_path / "whole.sqlite", 60)
+    assert table(tmp_path / "s.sqlite") == table(tmp_path / "whole.sqlite")
+
+
+def test_a_cluster_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(study.cluster, "PATIENCE_S", 1)
+    with pytest.raises(FpjaxError, match="no Dask scheduler with workers answers"):
+        study.Dask("tcp://127.0.0.1:9")
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

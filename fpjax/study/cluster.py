@@ -7,15 +7,17 @@ this room: starting clusters (dask's own deployers for Kubernetes, Slurm, YARN d
 import contextlib
 import functools
 import multiprocessing
+import time
 import uuid
 from concurrent.futures import Future, InvalidStateError
 from typing import Any
 
 from fpjax.evidence import FpjaxError
-from fpjax.study.engine import Local, Work, WorkerLost
+from fpjax.study.engine import Local, Work, WorkDropped, WorkerLost
 from fpjax.study.plan import Cell
 
 PATIENCE_S = 60  # for a scheduler that does not answer
+WORKERLESS_S = 600  # after which a scheduler without workers is given up
 
 
 class Dask:
@@ -35,6 +37,7 @@ class Dask:
             raise FpjaxError("clusters need Dask; install it by: pip install 'fpjax[cluster]'") from None
         self.mine = not isinstance(scheduler, Client)
         self.flying: dict[Future, Any] = {}
+        self.workers_seen = time.monotonic()
         try:
             self.client = Client(scheduler, timeout=PATIENCE_S, set_as_default=False) if self.mine else scheduler
             self.client.wait_for_workers(1, timeout=PATIENCE_S)
@@ -66,11 +69,15 @@ class Dask:
             if out.done():
                 del self.flying[out]
             elif inner.status in ("lost", "cancelled"):
-                _end(out, error=WorkerLost(f"its task was {inner.status}"))
+                _end(out, error=WorkDropped(f"its task was {inner.status}"))
 
     def _alive(self) -> None:
         if self.client.status not in ("running", "connecting"):
-            raise _gone(self.client.status)
+            raise _gone(f"the client is {self.client.status}")
+        if self.client.status == "connecting" or self.client.nthreads():
+            self.workers_seen = time.monotonic()
+        elif time.monotonic() - self.workers_seen > WORKERLESS_S:
+            raise _gone(f"no worker for {WORKERLESS_S} s")
 
     def close(self, *, kill: bool = False) -> None:
         """Leaves the cluster; the workers stay, and end what they are doing."""
@@ -99,7 +106,7 @@ def _hand_on(inner, out: Future) -> None:
         error = inner.exception()
         _end(out, error=WorkerLost(str(error)) if type(error).__name__ == "KilledWorker" else error)
     else:
-        _end(out, error=WorkerLost(f"its task was {inner.status}"))
+        _end(out, error=WorkDropped(f"its task was {inner.status}"))
 
 
 @functools.cache

@@ -50,6 +50,10 @@ class WorkerLost(Exception):
     """The process that did a bundle is gone; the cells may be tried again."""
 
 
+class WorkDropped(WorkerLost):
+    """A bundle was lost through no fault of its cells (a scheduler that was started again, say)."""
+
+
 def bundle(work: Work, cells: list[Cell]) -> list[Result]:
     """Does the cells one after the other; what goes wrong in one is its result. Runs in a worker."""
     return [_one(work, cell) for cell in cells]
@@ -148,11 +152,11 @@ class _Queue:
             self.ahead.extend(cell for _, cell in more)
         return [self.ahead.popleft() for _ in range(min(many, len(self.ahead)))]
 
-    def back(self, cells: list[Cell], why: str) -> list[Result]:
+    def back(self, cells: list[Cell], why: str, blame: bool) -> list[Result]:
         """Puts cells back whose worker died; those that were tried too often fail."""
         given_up = []
         for cell in cells:
-            self.lost[cell.key] += len(cells) == 1  # in a bundle, nobody knows whose fault it was
+            self.lost[cell.key] += blame and len(cells) == 1  # in a bundle, nobody knows whose fault it was
             if self.lost[cell.key] >= self.tries:
                 given_up.append(Result(cell.key, None, f"its worker died {self.tries} times: {why}"[:500], 0.0))
             else:
@@ -213,7 +217,7 @@ def _outcome(future: Future, cells: list[Cell], queue: _Queue, cell_s: float | N
             return []
         return [Result(cells[0].key, None, f"it took more than {cell_s:g} s, the budget of a cell", float(cell_s or 0))]
     except WorkerLost as error:
-        return queue.back(cells, str(error))
+        return queue.back(cells, str(error), blame=not isinstance(error, WorkDropped))
     except Exception as error:  # the bundle itself could not be sent or brought back
         return [Result(cell.key, None, f"{type(error).__name__}: {error}"[:500], 0.0) for cell in cells]
     queue.seen(results)
