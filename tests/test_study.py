@@ -20,6 +20,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import study_work
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import fpjax
@@ -123,6 +125,20 @@ def test_a_bad_study_is_one_sentence_before_any_work(name, tmp_path):
     assert "Traceback" not in run.output
     assert len(run.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "s.sqlite").exists()
+
+
+@given(st.binary(max_size=200), st.integers(0, len(SMALL)), st.integers(0, 40))
+def test_whatever_a_file_says_it_is_a_plan_or_one_sentence(tmp_path_factory, noise, at, cut):
+    """Random bytes, alone and in the middle of a good study."""
+    for text in (noise, SMALL[:at].encode() + noise + SMALL[at + cut :].encode()):
+        file = tmp_path_factory.getbasetemp() / "fuzzed.toml"
+        file.write_bytes(text)
+        try:
+            plan, told = study.read(file), ""
+        except FpjaxError as error:
+            plan, told = None, str(error)
+        assert "\n" not in told
+        assert plan is None or plan.size > 2000 or plan.size == len(list(plan.cells()))
 
 
 def test_a_model_that_changed_after_planning_fails_its_cells_only(tmp_path):
