@@ -310,3 +310,13 @@ def test_round_trips_are_those_of_the_trajectory(rep):
         assert np.array_equal(images["source"], CLEAN)
         assert np.allclose(images["latent"], inv.latent, rtol=1e-12)
         assert np.allclose(images["again"], again, rtol=1e-12)
+
+
+def test_solver_and_limit_are_those_of_the_inversion():
+    asked = {"solver": "picard", "tol": 1e-12, "limit": 3}
+    rep = fpjax.audit(DEN, GRID, images=CLEAN, condition=CONDITION, **asked)
+    inv = fpjax.invert(DEN, CLEAN, GRID, condition=CONDITION, **asked)
+    assert not inv.solved.any()
+    assert rep.settings["solver"] == "picard"
+    assert rep.round_trip[0]["solved"] == 0
+    assert rep.round_trip[0]["evaluations"] == np.asarray(inv.evaluations).sum() / 2
