@@ -320,3 +320,22 @@ def test_solver_and_limit_are_those_of_the_inversion():
     assert rep.settings["solver"] == "picard"
     assert rep.round_trip[0]["solved"] == 0
     assert rep.round_trip[0]["evaluations"] == np.asarray(inv.evaluations).sum() / 2
+
+
+def test_a_round_trip_is_judged_at_its_last_step():
+    """Three steps, two images: the last column decides, calls are summed over steps and averaged over images."""
+    inversion = types.SimpleNamespace(
+        solved=np.asarray([[True, False, True], [True, False, True]]),
+        error_bound=np.asarray([[1.0, 7.0, 0.25], [2.0, 8.0, 0.5]]),
+        evaluations=np.asarray([[1, 2, 3], [10, 20, 30]]),
+    )
+    again = CLEAN + np.asarray([[0.0, 0.5], [-0.125, 0.0]])
+    assert auditing._round_trip(1.0, CLEAN, again, inversion) == {
+        "guidance": 1.0,
+        "images": 2,
+        "solved": 2,
+        "max_error_solved": 0.5,
+        "max_error": 0.5,
+        "latent_error_bound": 0.5,
+        "evaluations": 33.0,
+    }
