@@ -320,6 +320,7 @@ def test_solver_and_limit_are_those_of_the_inversion():
     assert rep.settings["solver"] == "picard"
     assert rep.round_trip[0]["solved"] == 0
     assert rep.round_trip[0]["evaluations"] == np.asarray(inv.evaluations).sum() / 2
+    assert np.array_equal(rep.images[0]["latent"], np.asarray(inv.latent))
 
 
 def test_a_round_trip_is_judged_at_its_last_step():
