@@ -242,7 +242,7 @@ def prepare() -> None:
     import pytest  # noqa: F401
 
     hypothesis.settings  # noqa: B018
-    jax.config.update("jax_compilation_cache_dir", os.environ.get("FPJAX_MUTATION_CACHE", "/tmp/fpjax-mutation-cache"))
+    jax.config.update("jax_compilation_cache_dir", str(ROOT / "build" / "mutation-cache"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     warnings.filterwarnings("ignore", message=".*fork.*")
