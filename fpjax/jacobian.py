@@ -134,11 +134,11 @@ def _wait(j, excess, before, after):
     return jnp.where((rate > 0) & jnp.isfinite(needed), jnp.clip(needed, 1, most), most).astype(jnp.int32)
 
 
-def _drive(body: Callable, tested: Callable, finish: Callable, carry, m: int):
+def _drive(body: Callable, tested: Callable, finish: Callable, carry: _Carry, m: int):
     """Runs ``body(carry, j)`` for j = 0, 1, ... below m until ``tested(carry, j)`` finds no excess above 1, asked as seldom
     as the rate of convergence allows.
 
-    ``tested`` returns (error estimate over what is asked for, what it found); ``carry[0]`` is the basis. Under vmap all lanes
+    ``tested`` returns (error estimate over what is asked for, what it found). Under vmap all lanes
     run on until the last one stops, and each keeps what it found, and its own count of iterations, when it stopped itself
     (:mod:`fpjax.lockstep`). Most runs end within FEW iterations, so room for all m vectors is made only when it is needed.
 
@@ -156,7 +156,7 @@ def _drive(body: Callable, tested: Callable, finish: Callable, carry, m: int):
         return _Run(carry, upto, upto + furthest(wait), excess, done, found, jnp.where(s.done, s.count, upto))
 
     def run(state: _Run, upmost: int):
-        basis = lockstep.grow(state.carry[0], upmost)
+        basis = lockstep.grow(state.carry.basis, upmost)
         state = state._replace(carry=state.carry._replace(basis=basis))
         return jax.lax.while_loop(lambda s: ~every(s.done) & (s.j < upmost), functools.partial(chunk, upmost), state)
 

@@ -1,10 +1,10 @@
 """Loops that stay cheap under vmap, and the growing orthonormal basis that Lanczos iterations keep in them.
 
 In this room: :func:`every` and :func:`furthest`, by which the lanes of a vmapped loop agree on one counter, and
-:class:`Basis`. A
-``lax.while_loop`` whose condition differs between lanes makes vmap copy the whole state in every iteration, and a counter
-that differs makes every row access a gather. With ``~every(done)`` as the condition neither happens: all lanes run until the
-last is done, which they do anyway, and each freezes its own small answer. Not in this room: what is iterated (jacobian).
+:class:`Basis`. A ``lax.while_loop`` whose condition differs between lanes makes vmap copy the whole state in every
+iteration, and a counter that differs makes every row access a gather. With ``~every(done)`` as the condition neither
+happens: all lanes run until the last is done, which they do anyway, and each freezes its own small answer. Not in this
+room: what is iterated (jacobian).
 """
 
 from typing import NamedTuple
@@ -16,25 +16,19 @@ BLOCK = 8  # basis vectors read at once: work is proportional to the vectors hel
 
 
 @jax.custom_batching.custom_vmap
-def every(flag):
-    """A scalar flag as it is; under vmap, at any depth, whether it is true in all lanes, the same for all of them."""
-    return flag
-
-
-@every.def_vmap
-def _every_lane(_size, batched, flag):
-    return every(jnp.all(flag, axis=0) if batched[0] else flag), False
-
-
-@jax.custom_batching.custom_vmap
 def furthest(number):
-    """A scalar as it is; under vmap, at any depth, the largest of all lanes."""
+    """A scalar as it is; under vmap, at any depth, the largest of all lanes, the same for all of them."""
     return number
 
 
 @furthest.def_vmap
 def _furthest_lane(_size, batched, number):
     return furthest(jnp.max(number, axis=0) if batched[0] else number), False
+
+
+def every(flag):
+    """A scalar flag as it is; under vmap, at any depth, whether it is true in all lanes: it is false in none."""
+    return ~furthest(~flag)
 
 
 class Basis(NamedTuple):
