@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 
 from fpjax.evidence import FpjaxError
 
@@ -87,11 +87,10 @@ def numbers(text: str, what: str) -> list[float]:
         raise FpjaxError(f"{what} takes numbers with commas between them, like 1,3,7.5, not {text!r}") from None
 
 
-def bar() -> Progress:
-    """A progress bar on stderr, so that stdout stays clean for JSON."""
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=notes
-    )
+def bar(*more: ProgressColumn) -> Progress:
+    """A progress bar on stderr, so that stdout stays clean for JSON, with more columns at its end if wanted."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), *more)
+    return Progress(*columns, console=notes)
 
 
 Model = Annotated[str, typer.Argument(help="an embedded model's name, or a folder or file with a model")]

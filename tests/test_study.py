@@ -190,6 +190,22 @@ def test_files_that_are_no_studies(tmp_path):
         study.Store(tmp_path / "no" / "folder", create=True)
 
 
+@pytest.mark.parametrize("verb", ["status", "resume", "gc", "export", "errors"])
+def test_a_damaged_file_is_one_sentence(verb, tmp_path):
+    """Its first page is whole, so that it opens; what follows is noise."""
+    path = tmp_path / "s.sqlite"
+    with study.Store(path, create=True) as store:
+        store.plan(GOOD, study_work.cells(300))
+        store.finish([study.Result(c.key, None, "no", 0.1) for c in study_work.cells(300)])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4096] + random.Random(0).randbytes(len(whole) - 4096))
+    words = {"export": ["export", str(path), str(tmp_path / "t.csv")], "errors": ["status", str(path), "--errors"]}
+    run = CliRunner().invoke(app, ["study", *words.get(verb, [verb, str(path)])])
+    assert run.exit_code == 2, run.output
+    assert run.stderr.startswith("fpjax: the study ")
+    assert len(run.stderr.strip().splitlines()) == 1
+
+
 # --- the engine ------------------------------------------------------------------------------------------------------
 
 

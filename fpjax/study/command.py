@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import TimeRemainingColumn
 from rich.table import Table
 
-from fpjax.command import guarded, notes
+from fpjax.command import bar, guarded
 
 app = typer.Typer(
     help="Many audits at once: planned in a TOML file, resumable, kept in one SQLite file.", no_args_is_help=True
@@ -51,8 +51,7 @@ def resume(
     from fpjax import study
 
     with study.Store(file) as store:
-        asked = study.parse(store.text(), str(file))
-        store.plan(asked.text, asked.cells())
+        asked = _planned(store)
         if failed:
             store.reopen_failed()
         _work(store, asked, workers, scheduler)
@@ -95,9 +94,17 @@ def gc(file: File) -> None:
     from fpjax import study
 
     with study.Store(file) as store:
-        asked = study.parse(store.text(), str(file))
-        store.plan(asked.text, asked.cells())
+        _planned(store)
         print(f"{store.collect()} cells deleted")
+
+
+def _planned(store):
+    """The study's own plan, with the cells that it means to this version of fpjax and to the models as they are now."""
+    from fpjax import study
+
+    asked = study.parse(store.text(), str(store.path))
+    store.plan(asked.text, asked.cells())
+    return asked
 
 
 def _work(store, asked, workers: int | None, scheduler: str | None) -> None:
@@ -107,13 +114,13 @@ def _work(store, asked, workers: int | None, scheduler: str | None) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     engine = study.Dask(scheduler) if scheduler else study.Local(workers)
     try:
-        with _bar() as bar:
+        with bar(TimeRemainingColumn()) as shown:
             start = store.tally()
-            task = bar.add_task("cells", total=start.cells, completed=start.done + start.failed)
+            task = shown.add_task("cells", total=start.cells, completed=start.done + start.failed)
 
             def tick(p) -> None:
                 left = p.tally
-                bar.update(task, completed=left.done + left.failed, description=f"cells ({left.failed} failed)")
+                shown.update(task, completed=left.done + left.failed, description=f"cells ({left.failed} failed)")
 
             study.run(store, engine, study.audit_cell, cell_s=asked.cell_s, tries=asked.tries, progress=tick)
         engine.close()
@@ -130,11 +137,6 @@ def _work(store, asked, workers: int | None, scheduler: str | None) -> None:
     if tally.failed:
         print(f"some cells failed; see why by: fpjax study status --errors {store.path}", file=sys.stderr)
         raise typer.Exit(1)
-
-
-def _bar() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, TimeRemainingColumn(), console=notes)
 
 
 def _plain(text: str) -> str:

@@ -144,17 +144,17 @@ class Store:
 
     def text(self) -> str:
         """The TOML text of the study."""
-        row = self._ask("SELECT text FROM study").fetchone()
-        if row is None:
+        rows = self._ask("SELECT text FROM study")
+        if not rows:
             raise FpjaxError(f"{self.path} holds no study yet; start one by: fpjax study run FILE.toml")
-        return row[0]
+        return rows[0][0]
 
     def open_cells(self, most: int, after: int = -1) -> list[tuple[int, Cell]]:
         """The next cells that wait, as (place, cell), in the order of the plan."""
         found = self._ask(
             "SELECT place, spec FROM cell WHERE state = 'open' AND place > ? ORDER BY place LIMIT ?", (after, most)
         )
-        return [(place, Cell(**json.loads(spec))) for place, spec in found.fetchall()]
+        return [(place, Cell(**json.loads(spec))) for place, spec in found]
 
     def finish(self, results: Iterable[Result]) -> None:
         """Writes how cells ended. On disk when this returns; a cell that has ended stays as it is."""
@@ -185,19 +185,22 @@ class Store:
 
     def tally(self) -> Tally:
         """How far the study is; the counts are kept up to date, so this reads three rows."""
-        rows = {state: (n, s) for state, n, s in self._ask("SELECT state, cells, seconds FROM tally").fetchall()}
+        rows = {state: (n, s) for state, n, s in self._ask("SELECT state, cells, seconds FROM tally")}
         return Tally(rows["open"][0], rows["done"][0], rows["failed"][0], rows["done"][1] + rows["failed"][1])
 
     def results(self, state: str = "done") -> Iterator[tuple[Cell, list[dict] | None, str | None]]:
         """(cell, rows, error) of the plan's cells in a state, in the order of the plan."""
-        with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=30)) as db:
-            sql = "SELECT spec, rows, error FROM cell WHERE state = ? AND place IS NOT NULL ORDER BY place"
-            for spec, rows, error in db.execute(sql, (state,)):
-                yield Cell(**json.loads(spec)), None if rows is None else json.loads(rows), error
-
-    def _ask(self, sql: str, values=()):
+        sql = "SELECT spec, rows, error FROM cell WHERE state = ? AND place IS NOT NULL ORDER BY place"
         try:
-            return self.db.execute(sql, values)
+            with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=30)) as db:
+                for spec, rows, error in db.execute(sql, (state,)):
+                    yield Cell(**json.loads(spec)), None if rows is None else json.loads(rows), error
+        except sqlite3.Error as error:
+            raise _told(self.path, error) from None
+
+    def _ask(self, sql: str, values=()) -> list:
+        try:
+            return self.db.execute(sql, values).fetchall()
         except sqlite3.Error as error:
             raise _told(self.path, error) from None
 
