@@ -285,7 +285,7 @@ def test_a_mixtures_products_are_those_of_its_jacobian(sigma):
         np.testing.assert_allclose(jax.jvp(at, (y,), (v,))[1], dense @ v, atol=1e-14 * scale, rtol=1e-13)
         np.testing.assert_allclose(jax.vjp(at, y)[1](v)[0], dense @ v, atol=1e-14 * scale, rtol=1e-13)
         np.testing.assert_allclose(dense, dense.T, atol=1e-15 * scale)
-        assert np.isfinite(jax.hessian(lambda y: jnp.sum(at(y)))(y)).all()  # noqa: B023
+        assert np.isfinite(jax.hessian(lambda y: jnp.sum(at(y)))(y)).all()
 
 
 def test_a_mixture_is_differentiated_by_its_parameters_and_sigma_too():
