@@ -1,6 +1,7 @@
 """The command ``fpjax``: arguments in, one call, files out."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +28,7 @@ from fpjax.command import (
     use,
 )
 from fpjax.evidence import FpjaxError
+from fpjax import report_command
 from fpjax.study.command import app as study_app
 
 app = typer.Typer(
@@ -36,6 +38,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(study_app, name="study")
+report_command.register(app)
 
 
 @app.command()
@@ -85,10 +88,12 @@ def audit(
         )
     if precision is Precision.DOUBLE and 1.0 in weights:
         prove(report, den, grid, x, labels if den.conditions else None, model, out)
-    text = to_json(report)
+    options = {"steps": steps, "guidance": ",".join(map(str, weights)), "images": images, "process": process.value}
+    options |= {"precision": precision.value, "solver": solver, "seed": seed}
+    report.command = shlex.join(["fpjax", "audit", model, *(str(p) for k, v in options.items() for p in (f"--{k}", v))])
     page = report.save(out)
     if as_json:
-        sys.stdout.write(text)
+        sys.stdout.write(to_json(report))
     else:
         show(report)
     print(f"report: {page.resolve()}", file=sys.stderr if as_json else sys.stdout)
@@ -117,6 +122,8 @@ def prove(report, den, grid, x, condition, model: str, out: Path, budget_s: floa
     for certificate, proved, image in found:
         file = f"certificates/{proved.kind}{'' if image is None else f'-image-{image}'}.json"
         certificate.save(out / file)
+        entry = {"file": file, "kind": proved.kind, "statement": proved.statement, "image": image}
+        report.certificates.append(entry)
         if proved.kind == "structure":
             apply_structure(report, proved, file)
         notes.print(f"certified: {proved.statement}", highlight=False, soft_wrap=True)
