@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fpjax import report_command
 from fpjax.command import (
     Double,
     Images,
@@ -28,7 +29,6 @@ from fpjax.command import (
     use,
 )
 from fpjax.evidence import FpjaxError
-from fpjax import report_command
 from fpjax.study.command import app as study_app
 
 app = typer.Typer(

@@ -38,7 +38,9 @@ def window(rho: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return -rho / (1 - rho), (2 - rho) / (1 - rho)
 
 
-def record(step: Step, process: Process, inversion, spectra: Sequence[tuple], tol: float, methods: Sequence[str]) -> dict[str, Any]:
+def record(
+    step: Step, process: Process, inversion, spectra: Sequence[tuple], tol: float, methods: Sequence[str]
+) -> dict[str, Any]:
     """One entry of ``curves`` in audit.json, but for its guidance.
 
     Args:

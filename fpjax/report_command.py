@@ -34,7 +34,11 @@ def compare(
     write_atomic(out, render_pair(first, second, names).encode())
     for w, lines in comparing.differences(first, second).items():
         table = Table(title=f"guidance {w:g}", title_justify="left")
-        for name in ("question", *(_plain(f"{side}: {n}") for side, n in zip("AB", names, strict=True)), "A and B differ"):
+        for name in (
+            "question",
+            *(_plain(f"{side}: {n}") for side, n in zip("AB", names, strict=True)),
+            "A and B differ",
+        ):
             table.add_column(name)
         for line in lines:
             table.add_row(line.question, line.a, line.b, line.changed)

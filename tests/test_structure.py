@@ -71,6 +71,8 @@ ORDER = [
     "study.work",
     "study",
     "study.export",
+    "study.watching",
+    "notebook",
     "study.command",
     "cli",
 ]

@@ -5,6 +5,7 @@ text nodes only. The plots are drawn by fpjax/report/static: 1/20 of the size of
 walked through with the keyboard and read out.
 """
 
+import json
 from importlib import resources
 from typing import Any
 
@@ -41,6 +42,7 @@ def _render(title: str, question: str, audits: list[dict], report: Report | None
         lstrip_blocks=True,
     )
     environment.filters["number"] = lambda v: "–" if v is None else f"{v:.4g}"
+    environment.filters["joined"] = lambda text: text.replace("–", "\u2060–\u2060")  # "steps 1–3" stays on one line
     told = [
         {
             "name": name,
@@ -71,6 +73,4 @@ def _render(title: str, question: str, audits: list[dict], report: Report | None
 
 
 def _compact(data, **_) -> str:
-    import json
-
     return json.dumps(data, separators=(",", ":"), allow_nan=False)

@@ -58,8 +58,8 @@ def markdown(data: dict[str, Any]) -> str:
         lines += [f"| {md(q)} | {md(line)} |" for q, line in words.summary(data, w).items()]
         for trip in data["round_trip"]:
             if trip["guidance"] == w:
-                told = f"{trip['solved']} of {trip['images']} images solved, largest error of those {number(trip['max_error_solved'])}"
-                lines.append(f"| round trip | {md(told)} |")
+                told = f"{trip['solved']} of {trip['images']} images solved, largest error of those "
+                lines.append(f"| round trip | {md(told + number(trip['max_error_solved']))} |")
     lines += ["", "## What the verdicts mean", ""]
     lines += [f"- {v}: {md(meaning)}." for v, meaning in words.VERDICTS.items()]
     lines += ["", "## Theorems", ""]
@@ -87,7 +87,9 @@ def latex(data: dict[str, Any]) -> str:
             shown = "; ".join(_small_caps(part) for part in line.split("; "))
             body.append(f"{f'{w:g}' if k == 0 else ''} & {tex(question)} & {shown} \\\\")
         body.append(r"\addlinespace")
-    caption = f"Inverting {tex(data['model'])}: {tex(process['kind'])}, {process['steps']} steps, {s['images']} images, "
+    caption = (
+        f"Inverting {tex(data['model'])}: {tex(process['kind'])}, {process['steps']} steps, {s['images']} images, "
+    )
     caption += f"{s['points']} points a step, {tex(s['precision'])}. {tex(words.headline(data))}"
     return "\n".join(
         [

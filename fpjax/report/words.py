@@ -97,9 +97,9 @@ def at(steps: list[int], of: int) -> str:
     return f"at {text}" if text.count(",") < 4 else f"at {len(steps)} of {of} steps"
 
 
-def headline(data: dict[str, Any], w: float | None = None) -> str:
-    """One sentence for one guidance, the first if none is given."""
-    w = data["guidance"][0] if w is None else w
+def headline(data: dict[str, Any]) -> str:
+    """One sentence for the first guidance."""
+    w = data["guidance"][0]
     n = data["process"]["steps"]
     parts = [_posed(data, w, n)]
     found = by_verdict(data, w, "contraction")
@@ -129,19 +129,19 @@ def _posed(data, w, n) -> str:
 
 
 def safe_guidance(data: dict[str, Any], w: float) -> str | None:
-    """The smallest guidance limit of all steps (T11), rounded down to three digits; None where a step has none."""
+    """The smallest guidance limit of all steps (T11), rounded down to four digits; None where a step has none."""
     rows = [r for r in data["rows"] if r["guidance"] == w and r["question"] == "guidance-limit"]
     limits = [r["value"] for r in rows if r["value"] is not None]
     if not rows or len(limits) < len(rows):
         return None
     low = min(limits)
-    unit = 10.0 ** (math.floor(math.log10(abs(low))) - 2) if low else 1.0
-    return f"{math.floor(low / unit) * unit:.3g}"
+    digits = 3 - math.floor(math.log10(low))  # low > 1 by T11
+    return f"{math.floor(low * 10**digits) / 10**digits:.4g}"
 
 
-def figures(data: dict[str, Any], w: float | None = None) -> list[dict[str, str]]:
+def figures(data: dict[str, Any]) -> list[dict[str, str]]:
     """The four figures at the head of the page: title, value, note, and the verdict that colours them."""
-    w = data["guidance"][0] if w is None else w
+    w = data["guidance"][0]
     n = data["process"]["steps"]
     unique, exists = by_verdict(data, w, "uniqueness"), by_verdict(data, w, "existence")
     posed = n - len({s for f in (unique, exists) for v in f if v not in HOLDS for s in f[v]})
@@ -170,7 +170,7 @@ def figures(data: dict[str, Any], w: float | None = None) -> list[dict[str, str]
                 "title": "Safe guidance",
                 "value": f"up to {limit}" if limit else "not known",
                 "note": note,
-                "verdict": "SUPPORTED" if limit and float(limit) > w else "INCONCLUSIVE",
+                "verdict": "SUPPORTED" if set(by_verdict(data, w, "guidance-limit")) <= set(HOLDS) else "INCONCLUSIVE",
             }
         )
     for trip in data["round_trip"]:

@@ -56,6 +56,7 @@ function ticks(kind, lo, hi, most) { // lo, hi in the values' own units
   }
   const out = [0], top = Math.max(Math.abs(lo), Math.abs(hi), 1), decades = Math.ceil(Math.log10(top));
   for (let k = 0; k <= decades; k += Math.max(1, Math.ceil(decades / 3))) out.push(10 ** k, -(10 ** k));
+  if (decades <= 1) out.push(3, -3);
   return out.filter(v => v >= lo && v <= hi).sort((p, q) => p - q);
 }
 
@@ -126,7 +127,7 @@ class Chart {
   }
 
   draw() {
-    const width = Math.max(this.plot.clientWidth, 200), big = parseFloat(getComputedStyle(document.body).fontSize) > 18;
+    const width = Math.max(this.plot.clientWidth, 200), big = innerWidth >= 2400;
     const height = Math.round(Math.min(Math.max(width * 0.52, 190), big ? 460 : 300));
     const m = { left: big ? 72 : 52, right: 10, top: 10, bottom: big ? 52 : 40 };
     const d = this.shown = this.spec.draw(this.page.state);

@@ -105,7 +105,7 @@ class VerdictMap {
   // Not by colour alone: a proof is a full dot, a refutation a cross, an open question a ring.
   glyph(root, letter, x, y) {
     const d = { R: `M${x - 3} ${y - 3}l6 6m0-6l-6 6`, I: `M${x - 3} ${y}a3 3 0 1 0 6 0a3 3 0 1 0-6 0`, C: `M${x - 3.5} ${y}l2.5 3l4.5-6` }[letter];
-    if (d) svg("path", { d, class: "mark" }, root);
+    if (d) svg("path", { d, class: "mark " + letter }, root);
   }
 
   update() {

@@ -120,7 +120,7 @@ class Page {
     axis.hidden = false;
     axis.addEventListener("click", () => {
       this.bySigma = !this.bySigma;
-      axis.textContent = this.bySigma ? "x: noise level σ" : "x: step";
+      axis.textContent = this.bySigma ? "Axis: noise level σ" : "Axis: step";
       axis.setAttribute("aria-pressed", String(this.bySigma));
       this.refresh();
     });
