@@ -152,10 +152,9 @@ def test_a_click_in_a_plot_selects_step_and_line(page, pages):
     page.open(pages["hostile"], width=1280, height=1400)
     plot = page.find("#chart-modulus .plot")
     page.js("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", plot)
-    x, y = (
-        page.js("""const c = window.page.charts.find(c => c.spec.id === 'modulus'), s = c.shown.series.find(s => s.label === 'w = 7.5');
+    x, y = page.js("""const c = window.page.charts.find(c => c.spec.id === 'modulus');
+      const s = c.shown.series.find(s => s.label === 'w = 7.5');
       const r = c.plot.getBoundingClientRect(); return [c.x.at(s.xs[2]) - r.width / 2, c.y.at(s.ys[2]) - r.height / 2];""")
-    )
     page.hover(plot, x, y)
     ActionChains(page.driver).click().perform()
     state = page.js("return window.page.state")
