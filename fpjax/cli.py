@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fpjax import report_command
@@ -134,7 +135,9 @@ def show(report) -> None:
     from fpjax.report import summary
 
     for w, trip in zip(report.guidance, report.round_trip, strict=True):
-        table = Table(title=f"{report.model}, {report.process['kind']} {report.process['steps']} steps, guidance {w:g}")
+        table = Table(
+            title=f"{escape(report.model)}, {report.process['kind']} {report.process['steps']} steps, guidance {w:g}"
+        )
         table.add_column("question")
         table.add_column("verdict by step")
         for question, line in summary(report, w).items():

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fpjax.command import guarded
@@ -36,7 +37,7 @@ def compare(
         table = Table(title=f"guidance {w:g}", title_justify="left")
         for name in (
             "question",
-            *(_plain(f"{side}: {n}") for side, n in zip("AB", names, strict=True)),
+            *(escape(f"{side}: {n}") for side, n in zip("AB", names, strict=True)),
             "A and B differ",
         ):
             table.add_column(name)
@@ -64,8 +65,3 @@ def export(
     for name, part in parts.items():
         write_atomic(out / name, part)
     print(f"{', '.join(parts)}: {out.resolve()}")
-
-
-def _plain(text: str) -> str:
-    """Text without rich's markup."""
-    return text.replace("[", r"\[")
