@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: verify test test-all prove lint setup clean help
+.PHONY: verify test test-all test-browser prove lint setup clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make verify    audit an embedded model on embedded images; writes fpjax-report/report.html"
 	@echo "make test      run the tests (make test-all: the long ones too)"
+	@echo "make test-browser  look at the pages in headless Chromium (installs it where apt-get may)"
 	@echo "make prove     check the formal proofs with Coq"
 	@echo "make lint      ruff and pyright"
 
@@ -29,6 +30,13 @@ test: setup
 
 test-all: setup
 	FPJAX_FULL=1 $(BIN)/python -m pytest -n 2 --timeout 3600
+
+# Pages in a real browser: Chromium and its driver from the system, selenium and axe-core from their registries.
+test-browser: setup
+	@{ command -v chromium && command -v chromedriver && command -v npm; } >/dev/null || { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium chromium-driver $$(command -v npm >/dev/null || echo npm) >/dev/null; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,browser]'
+	@test -d tests/browser/node_modules/axe-core || npm install --silent --no-save --no-audit --no-fund --prefix tests/browser axe-core@4
+	$(BIN)/python -m pytest tests/browser
 
 # Formal proofs: needs Coq, says so if it is missing, installs nothing.
 prove:
