@@ -6,7 +6,6 @@ libraries: J over a ball by the kernel, by mpmath's interval arithmetic and by i
 immrax where this Python has it. ``python benchmarks/certificates.py page FILE...`` puts the lines into the page.
 """
 
-import itertools
 import sys
 import tempfile
 import time
@@ -141,46 +140,79 @@ def bounds(folder: Path) -> None:
         )
 
 
-def libraries(folder: Path, cases: int = 40) -> None:
-    """The families that all three can write: residual MLPs and gradients of potentials, d = 1 to 3."""
+def immrax_widths():
+    """J's widths over the box around the ball by immrax (float64, not rounded outwards), or None where it is missing."""
+    try:
+        import immrax
+    except ImportError:
+        print("libraries: immrax is not installed here", flush=True)
+        return None
+    import jax
+    import jax.numpy as jnp
+
+    jax.config.update("jax_enable_x64", True)
+    import certify_zoo as zoo
+
+    class Jax:
+        exp, log, cos, sin, sqrt = jnp.exp, jnp.log, jnp.cos, jnp.sin, jnp.sqrt
+        number, array = float, jnp.asarray
+
+    def widths(p, y, radius):
+        def f(v):
+            return zoo.evaluate(p.layers, p.tensors, v, p.sigma_from, p.condition, Jax)
+
+        box, enclosure_of = immrax.interval(jnp.asarray(y - radius), jnp.asarray(y + radius)), immrax.jacM(f)
+        jax.block_until_ready(enclosure_of(box))  # compiled before it is timed
+        start = time.perf_counter()
+        found = jax.block_until_ready(enclosure_of(box))
+        return np.asarray(found[0].width).ravel().tolist(), time.perf_counter() - start
+
+    return widths
+
+
+def libraries(folder: Path) -> None:
+    """Residual MLPs, which all can write: 30 with d = 1 to 3, 5 wide, and 4 with d = 16, 32 wide."""
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "certify"))
     import certify_problems as problems
     import test_agreement as agreement
 
     agreement.iv.prec = 100
-    rng, widths, times = np.random.default_rng(60), {}, {}
 
-    def kernel_widths(p, y, radius, quick):
+    def by_kernel(p, y, radius, quick):
         with ctx.workprec(PRECISION):
             step = kernel.Step(kernel.Model(p.card, fast=quick), p.condition, 1.0, 0.0, p.sigma_from)
-            d = step.denoise(balls(y), arb(radius))
-            return [2 * float(v.rad() + d.e) for v in d.M.entries()]
-
-    def mpmath_widths(p, y, radius):
-        flat = agreement.mp_enclosure(p, y, radius)
-        n = p.d + 1
-        return [b - a for i, (a, b) in enumerate(flat) if i % n]
-
-    ways = {
-        "Arb": lambda *a: kernel_widths(*a, False),
-        "fast": lambda *a: kernel_widths(*a, True),
-        "mpmath": mpmath_widths,
-    }
-    for radius, _ in itertools.product((1e-6, 1e-2), range(cases)):
-        p = problems.random_problem(rng, folder, str(rng.choice(["plain", "gradient"])), guidance=1.0)
-        y = rng.standard_normal(p.d).round(3)
-        for name, way in ways.items():
+            step.denoise(balls(y), arb(radius))  # weights and the bounds of their norms are kept
             start = time.perf_counter()
-            found = way(p, y, radius)
-            times.setdefault((name, radius), []).append(time.perf_counter() - start)
-            widths.setdefault((name, radius), []).append(sum(found))
-    for radius in (1e-6, 1e-2):
-        base = np.asarray(widths["mpmath", radius])
-        told = ", ".join(
-            f"{name} {np.median(np.asarray(widths[name, radius]) / np.maximum(base, 1e-300)):.2f} of the width, "
-            f"{1e3 * np.median(times[name, radius]):.1f} ms" for name in ways
-        )  # fmt: skip
-        print(f"libraries: J over a ball of radius {radius:g}, {cases} networks, medians, mpmath 1: {told}", flush=True)
+            d = step.denoise(balls(y), arb(radius))
+            return [2 * float(v.rad() + d.e) for v in d.M.entries()], time.perf_counter() - start
+
+    def by_mpmath(p, y, radius):
+        start = time.perf_counter()
+        flat = agreement.mp_enclosure(p, y, radius)
+        return [b - a for i, (a, b) in enumerate(flat) if i % (p.d + 1)], time.perf_counter() - start
+
+    ways = {"Arb": lambda *a: by_kernel(*a, False), "fast": lambda *a: by_kernel(*a, True), "mpmath": by_mpmath}
+    other = immrax_widths()
+    ways |= {} if other is None else {"immrax": other}
+    rng = np.random.default_rng(60)
+    for d, width, cases in ((0, 5, 30), (16, 32, 4)):
+        for radius in (1e-6, 1e-2):
+            rows = []
+            for _ in range(cases):
+                p = problems.random_problem(rng, folder, "plain", d or None, guidance=1.0, gain=1.0)
+                if d:
+                    p.layers, p.tensors = nets.plain_layers(1), nets.plain_tensors(rng, d, width, 1, p.classes)
+                    p.card = nets.write(folder, "m", p.layers, p.tensors, (d,), p.classes)
+                y = rng.standard_normal(p.d).round(3)
+                rows.append([(sum(found), seconds) for found, seconds in (way(p, y, radius) for way in ways.values())])
+            table = np.asarray(rows)
+            ratio, seconds = table[:, :, 0] / table[:, 2:3, 0], np.median(table[:, :, 1], axis=0)
+            told = ", ".join(
+                f"{name} {np.median(ratio[:, i]):.2f} of the width, {1e3 * seconds[i]:.1f} ms"
+                for i, name in enumerate(ways)
+            )
+            size = f"d = {d}" if d else "d = 1 to 3"
+            print(f"libraries: J over a ball, radius {radius:g}, {cases} MLPs, {size}, medians: {told}", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ FILES names and on nothing else of fpjax, so it also runs alone: ``python check.
 in this room: anything that searches.
 """
 
+# ruff: noqa: E402, I001 - run as a plain file, it loads its neighbours first
+
 import argparse
 import importlib.util
 import sys
@@ -23,7 +25,7 @@ if not __package__:  # run as a plain file: the files beside it, under the names
         sys.modules[spec.name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[spec.name])
 
-from fpjax.certify.bounds import BOUNDS, prove_guidance_limit, prove_lipschitz  # noqa: I001
+from fpjax.certify.bounds import BOUNDS, prove_guidance_limit, prove_lipschitz
 from fpjax.certify.enclosure import Step
 from fpjax.certify.layers import OPS
 from fpjax.certify.newton import local_bounds, need, prove_step, prove_structure, prove_trajectory

@@ -53,24 +53,24 @@ def compare(card, centre, radii, levels, conditions, guidances):
     return count
 
 
-RADII = (None, arb(0), arb(1e-12), arb(1e-6), arb(1e-2), arb(1), arb.pos_inf())
+RADII = (None, arb(0), arb(1e-10), arb(1e-2), arb(1), arb.pos_inf())
 
 
 def test_enclosures_contain_those_of_arb_on_the_gallery(tmp_path):
     for card in gallery.models(tmp_path).values():
         size, classes = kernel.Model(card).size, kernel.Model(card).classes
         centre = np.random.default_rng(0).standard_normal(size)
-        pairs = ((0.001, 0.01), (0.4, 0.7), (30.0, 80.0))
-        assert compare(card, centre, RADII, pairs, range(classes + 1), (1.0, 3.0) if classes else (1.0,)) >= 21
+        pairs = ((0.001, 0.01), (0.4, 0.7))
+        assert compare(card, centre, RADII, pairs, range(classes + 1), (1.0, 3.0) if classes else (1.0,)) == 12 * (classes + 1) * (2 if classes else 1)
 
 
 def test_enclosures_contain_those_of_arb_on_random_networks(tmp_path):
     rng, count = np.random.default_rng(5), 0
-    for i in range(60):
+    for i in range(40):
         p = problems.random_problem(rng, tmp_path, problems.FAMILIES[i % len(problems.FAMILIES)])
         centre = rng.standard_normal(p.d) * 10.0 ** rng.uniform(-3, 2)
         count += compare(p.card, centre, RADII, [(p.sigma_to, p.sigma_from)], [p.condition], [p.guidance])
-    assert count == 60 * len(RADII)
+    assert count == 40 * len(RADII)
 
 
 @pytest.mark.parametrize("scale", [1e-310, 1e-200, 1e-60, 1e40, 1e160, 1e300])
