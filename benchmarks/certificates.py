@@ -329,9 +329,10 @@ def limits(chosen: str = "", images: int = 50) -> None:
         counts += [proved == images, below == images, any(a == "refuted" for (a, _), _ in above.values()),
                    any(b == "refuted" for (_, b), _ in above.values())]  # fmt: skip
         print(
-            f"limits: step {i}, sigma {low:.3g} -> {high:.3g}: limit {w:.5g} certified for {proved} of {images} images in {seconds:.0f} s (in "
-            f"floats {seen:.5g}; from ||J_0|| alone {crude:.5g}); 2 % below it {below} of {images} converge from the solution at "
-            f"guidance 1, {cold} from y_s; monotonicity/uniqueness at multiples of the extra guidance: {told}",
+            f"limits: step {i}, sigma {low:.3g} -> {high:.3g}: limit {w:.5g} certified for {proved} of {images} images in "
+            f"{seconds:.0f} s (in floats {seen:.5g}; from ||J_0|| alone {crude:.5g}); 2 % below it {below} of {images} "
+            f"converge from the solution at guidance 1, {cold} from y_s; monotonicity/uniqueness at multiples of the extra "
+            f"guidance: {told}",
             flush=True,
         )
     print(
