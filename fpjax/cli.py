@@ -291,6 +291,7 @@ def check(
     model: Annotated[
         str | None, typer.Option(help="the model they speak of; found among the embedded ones if left out")
     ] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="float64 with proved error bounds, for larger networks")] = False,
 ) -> None:
     """Re-derive certificates from the weights with the independent kernel; exit 1 unless every one verifies."""
     import fpjax
@@ -298,8 +299,8 @@ def check(
     failed = 0
     for file in files:
         try:
-            proved = fpjax.certify.verify(file, model)
-            print(f"{proved.verdict} {file}: {proved.statement}")
+            proved = fpjax.certify.verify(file, model, fast=fast)
+            print(f"{proved.verdict}{f' ({proved.arithmetic})' if fast else ''} {file}: {proved.statement}")
         except fpjax.certify.CertificateError as error:
             failed += 1
             print(f"REJECTED {file}: {error}", file=sys.stderr)
