@@ -133,10 +133,11 @@ def look(site: Path) -> tuple[list[str], list[str]]:
             target = target / "index.html" if target.is_dir() else target
             if not target.exists():
                 wrong.append(f"{here} links to {address}, which is not there")
-            elif url.fragment and target in found and unquote(url.fragment) not in found[target].ids | {"__skip"}:
-                if not unquote(url.fragment).startswith("%7B"):
-                    wrong.append(f"{here} links to {address}, which has no such anchor")
-    styles = [p for p in site.rglob("*.css") if re.search(r"(url\(|@import)\s*['\"]?https?:", p.read_text(encoding="utf-8"))]
+            elif url.fragment and target in found and unquote(url.fragment) not in found[target].ids:
+                wrong.append(f"{here} links to {address}, which has no such anchor")
+    styles = [
+        p for p in site.rglob("*.css") if re.search(r"(url\(|@import)\s*['\"]?https?:", p.read_text(encoding="utf-8"))
+    ]
     wrong += [f"{p.relative_to(site)} loads something from another host" for p in styles]
     return wrong, sorted(outside)
 
@@ -160,7 +161,9 @@ def main() -> None:
     (ROOT / "build" / "external-links.txt").write_text("\n".join(outside) + "\n")
     if wrong:
         sys.exit("\n".join(wrong))
-    print(f"site/index.html: links, anchors and files are there; {len(outside)} external links in build/external-links.txt")
+    print(
+        f"site/index.html: links, anchors and files are there; {len(outside)} external links in build/external-links.txt"
+    )
 
 
 if __name__ == "__main__":

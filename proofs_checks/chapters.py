@@ -64,7 +64,8 @@ def blocks(module: ModuleType) -> list[str]:
     fail = [
         "import dataclasses",
         "",
-        f"edited = dataclasses.replace(problem, data=problem.data | {{{entries}}})  # was {was}",
+        f"# {', '.join(data)}: was {was}",
+        f"edited = dataclasses.replace(problem, data=problem.data | {{{entries}}})",
         f"seen = {name}.check(edited, samples={samples})",
         "assert not seen.holds",
         'print("without", ", ".join(seen.failed))',
@@ -95,14 +96,18 @@ def _rigorous(module: ModuleType) -> list[str]:
     ways = re.search(r'"((?:symbolic|sampled|ball arithmetic)[^"]*)"', inspect.getsource(module.check))
     for way in ways[1].split(", ") if ways else []:
         lines.append(f"* *{way}*: {WAYS[way]}")
-    helpers = [f for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == module.__name__ and f.__doc__]
+    helpers = [
+        f for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == module.__name__ and f.__doc__
+    ]
     helpers += [f.__wrapped__ for f in vars(module).values() if hasattr(f, "__wrapped__") and f.__doc__]
     for helper in helpers:
         if helper.__name__ not in ("instance", "broken_instance", "check"):
             lines.append(f"* `{helper.__name__}`: {typeset(helper.__doc__.strip().splitlines()[0])}")
     for f in module.statement.formal:
         scope = f" ({f.scope})" if f.scope else ""
-        lines.append(f"* *Coq*: `{f.theorem}` in `proofs_checks/formal/{f.file}`{scope}; see [formal proofs](../formal.md)")
+        lines.append(
+            f"* *Coq*: `{f.theorem}` in `proofs_checks/formal/{f.file}`{scope}; see [formal proofs](../formal.md)"
+        )
     if not module.statement.formal:
         lines.append("* *Coq*: no formal proof; [why](../formal.md)")
     return lines
@@ -122,17 +127,42 @@ def chapter(module: ModuleType, printed: list[str]) -> str:
     approximate, conclude, fail = blocks(module)
     title = typeset(s.title)
     lines = [f"# {s.name}. {title[0].upper()}{title[1:]}", ""]
-    lines += [f"Written from `proofs_checks/{name}.py` by `python -m proofs_checks --docs docs`.", "", "## Formulation", ""]
+    lines += [
+        f"Written from `proofs_checks/{name}.py` by `python -m proofs_checks --docs docs`.",
+        "",
+        "## Formulation",
+        "",
+    ]
     lines += ["\n\n".join(paragraphs(statement)), "", "| hypothesis | says |", "|---|---|"]
     lines += [f"| *{key}* | {cell(value)} |" for key, value in s.hypotheses.items()]
-    lines += ["", f"**Claim.** {typeset(s.claim)}.", "", f"*Source*: {typeset(s.source)}.", "", "## Float approximation", ""]
+    lines += [
+        "",
+        f"**Claim.** {typeset(s.claim)}.",
+        "",
+        f"*Source*: {typeset(s.source)}.",
+        "",
+        "## Float approximation",
+        "",
+    ]
     lines += [typeset((module.instance.__doc__ or "").strip()), "", typeset((module.check.__doc__ or "").strip()), ""]
     lines += ["```python", approximate, "```", "", "```text", printed[0], "```", "", "## Rigorous bounds", ""]
-    lines += ["**Proof.** " + "\n\n".join(paragraphs(proof)) + " ∎", "", "What stands behind the sample:", "", *_rigorous(module), ""]
+    lines += [
+        "**Proof.** " + "\n\n".join(paragraphs(proof)) + " ∎",
+        "",
+        "What stands behind the sample:",
+        "",
+        *_rigorous(module),
+        "",
+    ]
     lines += ["## Conclusion", "", "```python", conclude, "```", "", "```text", printed[1], "```", ""]
     if remarks.strip():
         lines += ["\n\n".join(paragraphs(remarks)), ""]
-    lines += ["## Make it fail", "", f"{typeset((module.broken_instance.__doc__ or '').strip())} One edit is enough:", ""]
+    lines += [
+        "## Make it fail",
+        "",
+        f"{typeset((module.broken_instance.__doc__ or '').strip())} One edit is enough:",
+        "",
+    ]
     lines += ["```python", fail, "```", "", "```text", _untimed(printed[2]), "```"]
     return "\n".join(lines) + "\n"
 
@@ -145,9 +175,18 @@ def _untimed(text: str) -> str:
 def contents(found: list[ModuleType]) -> str:
     """The page that lists the chapters."""
     lines = ["# The theory, a chapter a theorem", ""]
-    lines += ["Every chapter has the shape of a proof by computer: formulation, float approximation, rigorous bounds, conclusion;"]
-    lines += ["and ends with one edit that makes the check decline. All of it comes from the modules of `proofs_checks`, and every"]
-    lines += ["block is run by the tests. The same on one page: [the theorems](../theorems.md).", "", "| chapter | says |", "|---|---|"]
+    lines += [
+        "Every chapter has the shape of a proof by computer: formulation, float approximation, rigorous bounds, conclusion;"
+    ]
+    lines += [
+        "and ends with one edit that makes the check decline. All of it comes from the modules of `proofs_checks`, and every"
+    ]
+    lines += [
+        "block is run by the tests. The same on one page: [the theorems](../theorems.md).",
+        "",
+        "| chapter | says |",
+        "|---|---|",
+    ]
     for module in found:
         s, name = module.statement, module.__name__.split(".")[-1]
         lines.append(f"| [{s.name}]({name}.md) | {cell(s.title)} |")

@@ -51,7 +51,9 @@ def paragraphs(text: str) -> list[str]:
     out = []
     for block in re.split(r"\n\s*\n", text.strip()):
         if all(line.startswith("    ") for line in block.splitlines()):
-            out.append('<p class="display">' + "<br>".join(typeset(line.strip()) for line in block.splitlines()) + "</p>")
+            out.append(
+                '<p class="display">' + "<br>".join(typeset(line.strip()) for line in block.splitlines()) + "</p>"
+            )
         else:
             out.append(typeset(block))
     return out

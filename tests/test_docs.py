@@ -62,7 +62,10 @@ def test_the_chapters_are_listed():
 @pytest.mark.parametrize(
     ("plain", "set_"),
     [
-        ("m = rho + (1 - rho)·inf lambda_min(sym J_D) > 0", "m = ρ + (1 - ρ)·inf λ<sub>min</sub>(sym J<sub>D</sub>) &gt; 0"),
+        (
+            "m = rho + (1 - rho)·inf lambda_min(sym J_D) > 0",
+            "m = ρ + (1 - ρ)·inf λ<sub>min</sub>(sym J<sub>D</sub>) &gt; 0",
+        ),
         ("<F(a) - F(b), a - b> >= m·|a - b|²", "⟨F(a) - F(b), a - b⟩ ≥ m·|a - b|²"),
         ("kappa^k·|y_0 - y*|", "κ<sup>k</sup>·|y<sub>0</sub> - y<sup>∗</sup>|"),
         ("``set_alpha_to_one=True``", "`set_alpha_to_one=True`"),
@@ -82,7 +85,9 @@ def test_every_figure_is_written_by_a_script_that_is_named():
     gallery = (DOCS / "gallery.md").read_text(encoding="utf-8")
     assert pictures()
     for path in pictures():
-        assert path.with_suffix(".svg").exists() or str(path.relative_to("docs")) in gallery, f"{path} is not in the gallery"
+        assert path.with_suffix(".svg").exists() or str(path.relative_to("docs")) in gallery, (
+            f"{path} is not in the gallery"
+        )
     named = set(re.findall(r"`python ((?:docs|benchmarks)/\S+\.py)`", gallery))
     code = "".join((ROOT / script).read_text(encoding="utf-8") for script in named)
     for path in pictures():
@@ -97,10 +102,13 @@ def test_figures_in_pages_exist():
 
 
 def test_links_between_pages_and_their_anchors():
-    """As on a code forge: every relative link leads to a file, every anchor to a heading. Tutorial pages are made by the build."""
+    """As on a code forge: relative links lead to files, anchors to headings. Tutorial pages are made by the build."""
 
     def anchors(page):
-        return {re.sub(r"[^\w\- ]", "", h.lower()).strip().replace(" ", "-") for h in re.findall(r"^#+ (.*)$", page, re.MULTILINE)}
+        return {
+            re.sub(r"[^\w\- ]", "", h.lower()).strip().replace(" ", "-")
+            for h in re.findall(r"^#+ (.*)$", page, re.MULTILINE)
+        }
 
     for path in PAGES:
         page = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
@@ -117,7 +125,9 @@ def test_links_between_pages_and_their_anchors():
 
 
 def test_the_glossary_names_what_is_there():
-    rows = re.findall(r"^\| [^|]+ \| ([^|]+) \| `([^`]+)` \|", (DOCS / "glossary.md").read_text(encoding="utf-8"), re.MULTILINE)
+    rows = re.findall(
+        r"^\| [^|]+ \| ([^|]+) \| `([^`]+)` \|", (DOCS / "glossary.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert len(rows) > 15
     for names, file in rows:
         text = (ROOT / file).read_text(encoding="utf-8")
@@ -152,7 +162,11 @@ def public() -> list[str]:
     names += [n for room in (testing, certify) for n in room.__all__]
     for room in ("process", "models.exact", "step", "jacobian", "confidence", "worst", "report"):
         module = importlib.import_module(f"fpjax.{room}")
-        names += [n for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == module.__name__ and n[0] != "_"]
+        names += [
+            n
+            for n, f in vars(module).items()
+            if inspect.isfunction(f) and f.__module__ == module.__name__ and n[0] != "_"
+        ]
     return sorted(set(names) - {"sample"})
 
 
@@ -173,8 +187,10 @@ def test_the_tutorials_have_exercises_and_checked_solutions():
 
 
 def test_a_site_that_is_wrong_is_found_out(tmp_path):
-    (tmp_path / "a.html").write_text('<a href="b.html">x</a><a href="#no">y</a><img src="https://example.org/x.png"><i id="yes"></i>')
-    wrong, outside = builder.look(tmp_path)
+    (tmp_path / "a.html").write_text(
+        '<a href="b.html">x</a><a href="#no">y</a><img src="https://example.org/x.png"><i id="yes"></i>'
+    )
+    wrong, _ = builder.look(tmp_path)
     assert any("b.html" in line for line in wrong)
     assert any("#no" in line for line in wrong)
     assert any("loads https://example.org/x.png" in line for line in wrong)
@@ -205,7 +221,8 @@ def test_a_python_block_that_is_wrong_is_found_out(tmp_path, page, sentence):
 
 def test_marks_are_obeyed(tmp_path):
     page = (
-        "<!-- not run: never -->\n```python\nraise ValueError\n```\n<!-- run: no_such_module -->\n```python\nraise ValueError\n```\n"
+        "<!-- not run: never -->\n```python\nraise ValueError\n```\n"
+        "<!-- run: no_such_module -->\n```python\nraise ValueError\n```\n"
         "<!-- file: a.toml -->\n```toml\nx = 1\n```\n```python\nprint(open('a.toml').read())\n```\n```text\nx = 1\n```\n"
     )
     runner.run(page, tmp_path, runner.present(), skip_install=True)

@@ -12,14 +12,14 @@ import numpy as np
 
 jax.config.update("jax_enable_x64", True)
 
-import matplotlib  # noqa: E402
+import matplotlib
 
 matplotlib.use("Agg")
 
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
-import fpjax  # noqa: E402
-from fpjax import step  # noqa: E402
+import fpjax
+from fpjax import step
 
 BLUE, ORANGE, GREEN, INK = "#3b6fb6", "#c4622d", "#1d6b3f", "#1c2430"
 OUT = Path(__file__).with_name("slides")
@@ -138,8 +138,8 @@ def guidance():
     logits = np.stack([[0.0, 0.0, -np.inf, -np.inf], np.zeros(4)])
     den = dataclasses.replace(free, params=free.params | {"logits": logits}, conditions=("c",)).astype(jnp.float64)
     sigma, rho, target = 0.61, 0.68, [-0.52, -0.45]
-    starts = np.stack(np.meshgrid(*2 * [np.linspace(-4, 4, 17)]), -1).reshape(-1, 2)
-    weights, branches = np.arange(1.0, 5.01, 0.05), []
+    starts = np.stack(np.meshgrid(*2 * [np.linspace(-4, 4, 11)]), -1).reshape(-1, 2)
+    weights, branches = np.arange(1.0, 5.01, 0.1), []
     for w in weights:
         ends, residuals = newton(starts, problem(den, sigma, rho, target, w))
         found: list[np.ndarray] = []

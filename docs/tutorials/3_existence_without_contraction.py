@@ -24,7 +24,9 @@ rho = sigma_s / sigma_t
 target = jnp.array([0.05 / np.sqrt(abar[0])])
 p = step.Step(den, jnp.asarray(sigma_t), jnp.asarray(rho), target, jnp.int32(0))
 slope = float(jax.jacfwd(step.G)(jnp.zeros(1), p)[0, 0])
-print(f"sigma {sigma_s:.4f} -> {sigma_t:.4f}, rho {rho:.3f}; slope of G at 0: {slope:.1f}, where contraction asks for less than 1 in size")
+print(
+    f"sigma {sigma_s:.4f} -> {sigma_t:.4f}, rho {rho:.3f}; slope of G at 0: {slope:.1f}, and contraction needs |slope| < 1"
+)
 assert abs(slope + 40.6) < 0.1
 
 # %% [markdown]
@@ -33,9 +35,14 @@ assert abs(slope + 40.6) < 0.1
 # **T3**: κ is about 40. Plain iteration does not arrive. A relaxed iteration does (T5), and so does everything built on it.
 
 # %%
-runs = {name: solve.solve(step.G, target, p, solver=name, limit=200, tol=1e-12, modulus=rho) for name in ("picard", "relaxed", "auto")}
+runs = {
+    name: solve.solve(step.G, target, p, solver=name, limit=200, tol=1e-12, modulus=rho)
+    for name in ("picard", "relaxed", "auto")
+}
 for name, run in runs.items():
-    print(f"{name:8} {fpjax.Exit(int(run.exit)).name:22} residual {float(run.residual):.1e}  evaluations {int(run.evaluations)}")
+    print(
+        f"{name:8} {fpjax.Exit(int(run.exit)).name:22} residual {float(run.residual):.1e}  evaluations {int(run.evaluations)}"
+    )
 assert float(runs["picard"].residual) > 0.5
 assert float(runs["relaxed"].residual) < 1e-9
 assert float(runs["auto"].residual) < 1e-9

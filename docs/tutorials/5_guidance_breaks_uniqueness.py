@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 5. Guidance breaks uniqueness
 #
-# Classifier-free guidance replaces the denoiser by `D_w = D_0 + w·(D_c − D_0)`. Each of D_0, D_c may be exact, and so invertible at
-# every step; `D_w` with w > 1 is not an exact denoiser of anything, and its step may have **several** preimages. T11 says how
-# much guidance is safe: with Λ ≥ ‖J_0‖,
+# Classifier-free guidance replaces the denoiser by `D_w = D_0 + w·(D_c − D_0)`. Each of D_0, D_c may be exact, and so
+# invertible at every step; `D_w` with w > 1 is not an exact denoiser of anything, and its step may have **several**
+# preimages. T11 says how much guidance is safe: with Λ ≥ ‖J_0‖,
 #
 # > inversion stays unique while `w < 1 + ρ/((1 − ρ)·Λ)`.
 
@@ -125,8 +125,9 @@ assert rows["uniqueness"]["verdict"] != "SUPPORTED"
 #
 # 1. Check T11 where it is claimed: at 0.99 of the limit the modulus is positive at every point of the plane's grid.
 # 2. Find the largest w, to 0.05, with one solution for this target. By which factor is T11's limit cautious here?
-# 3. **Guide the prior instead of the score.** The exact denoiser of `p(x)·p(c|x)^w` is again a posterior mean, so m ≥ ρ at every w.
-#    For a mixture it is the same network with other logits. Build it for w = 4 with p(c|first two) = 0.9 and 0.1 for the others,
+# 3. **Guide the prior instead of the score.** The exact denoiser of `p(x)·p(c|x)^w` is again a posterior mean, so m ≥ ρ
+#    at every w. For a mixture it is the same network with other logits.
+#    Build it for w = 4 with p(c|first two) = 0.9 and 0.1 for the others,
 #    and count the solutions.
 
 # %% [markdown]
@@ -141,7 +142,9 @@ assert least > 0
 # %%
 # 2. The limit holds for every target; this one target may stand more.
 unique = [w for w in np.arange(1.0, 3.45, 0.05) if len(solutions(w)) == 1]
-print(f"one solution up to w = {max(unique):.2f}, {(max(unique) - 1) / (limit - 1):.1f} times the extra guidance of T11")
+print(
+    f"one solution up to w = {max(unique):.2f}, {(max(unique) - 1) / (limit - 1):.1f} times the extra guidance of T11"
+)
 assert max(unique) > limit
 
 # %%

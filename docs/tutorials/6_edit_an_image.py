@@ -61,7 +61,8 @@ def sentence(name):
     error = np.abs(again - x).reshape(len(x), -1).max(axis=1)
     holds = all(v in ("CERTIFIED", "SUPPORTED") for v in unique)
     words = f"{name}: {int(solved.sum())} of {len(x)} images solved at every step; "
-    words += f"uniqueness {'holds' if holds else 'is open'} ({sum(v == 'CERTIFIED' for v in unique)} of {len(unique)} steps certified); "
+    certified = sum(v == "CERTIFIED" for v in unique)
+    words += f"uniqueness {'holds' if holds else 'is open'} ({certified} of {len(unique)} steps certified); "
     words += f"round trip to {error[solved].max():.0e}; " if solved.any() else "no image came back; "
     bound = np.asarray(inversion.error_bound)[:, -1].max()
     words += f"latents within {bound:.0e}" if np.isfinite(bound) else "no bound on the latents' error"

@@ -119,7 +119,9 @@ def test_the_numbers_are_those_of_fpjax(page):
         bounds_agree(t, den, shown, kappas, moduli)
         values = shown["plain"]["residuals"][1:9]
         np.testing.assert_allclose(values, plain_iteration(jnp.asarray(t["start"]), p)[: len(values)], **CLOSE)
-        starts = np.concatenate([np.asarray(y) + 0.02, np.asarray(y) - 0.02, 4 * NEAR[::2], shown["radius"] * NEAR[1::2]])
+        starts = np.concatenate(
+            [np.asarray(y) + 0.02, np.asarray(y) - 0.02, 4 * NEAR[::2], shown["radius"] * NEAR[1::2]]
+        )
         ends, left = found_by_fpjax(jnp.asarray(np.resize(starts, (160, 2))), p)
         arrived = np.asarray(left) < 1e-10
         same_points(y, np.asarray(ends)[arrived])
@@ -172,7 +174,10 @@ def test_the_page_is_in_order(page, theme):
         assert page.axe() == []
         page.screenshot(f"playground-{theme}-{width}", full=True)
     for name in page.js("return [...document.getElementById('preset').options].map(o => o.value)"):
-        page.js("const e = document.getElementById('preset'); e.value = arguments[0]; e.dispatchEvent(new Event('change'))", name)
+        page.js(
+            "const e = document.getElementById('preset'); e.value = arguments[0]; e.dispatchEvent(new Event('change'))",
+            name,
+        )
         page.wait("return document.getElementById('layer').dataset.ready === 'yes'")
         assert page.axe() == [], name
         page.size(1280, 1000)
@@ -187,7 +192,9 @@ def test_it_is_used_by_keyboard(page):
     page.js("document.querySelector('[data-key=point1]').focus()")
     page.press("ARROW_RIGHT", "ARROW_RIGHT")
     page.wait("return playground.setting.points[1][0] > arguments[0]".replace("arguments[0]", str(before[1][0] + 0.05)))
-    assert page.js("return document.activeElement.dataset.key") == "point1"  # the focus stays while the plane is drawn again
+    assert (
+        page.js("return document.activeElement.dataset.key") == "point1"
+    )  # the focus stays while the plane is drawn again
     page.js("document.getElementById('rho').focus()")
     page.press("HOME")
     page.wait("return playground.setting.rho === 0")
@@ -212,7 +219,12 @@ def test_points_are_dragged(page):
     assert page.js("return playground.setting.start") == after
 
 
-BAD = ["%", quote("{}"), quote('{"points": [["<img src=x onerror=alert(1)>", 0, 0]]}'), quote(json.dumps({"points": [[1e9, 0, 0]]}))]
+BAD = [
+    "%",
+    quote("{}"),
+    quote('{"points": [["<img src=x onerror=alert(1)>", 0, 0]]}'),
+    quote(json.dumps({"points": [[1e9, 0, 0]]})),
+]
 
 
 @pytest.mark.parametrize("text", BAD)
