@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: verify test test-all test-browser prove lint setup clean help
+.PHONY: verify test test-all test-browser docs docs-check prove lint setup clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make verify    audit an embedded model on embedded images; writes fpjax-report/report.html"
 	@echo "make test      run the tests (make test-all: the long ones too)"
 	@echo "make test-browser  look at the pages in headless Chromium (installs it where apt-get may)"
+	@echo "make docs      build the site into site/ (make docs-check: run every block of every page)"
 	@echo "make prove     check the formal proofs with Coq"
 	@echo "make lint      ruff and pyright"
 
@@ -37,6 +38,14 @@ test-browser: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,browser]'
 	@test -d tests/browser/node_modules/axe-core || npm install --silent --no-save --no-audit --no-fund --prefix tests/browser axe-core@4
 	$(BIN)/python -m pytest tests/browser
+
+# The site, in strict mode, with the tutorials run; and every Python and shell block of the README and the docs.
+docs: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,docs]'
+	$(BIN)/python docs/build.py
+
+docs-check: setup
+	$(BIN)/python docs/run_page.py --installed
 
 # Formal proofs: needs Coq, says so if it is missing, installs nothing.
 prove:
