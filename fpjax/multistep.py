@@ -32,7 +32,11 @@ from fpjax.evidence import Basis, Exit
 from fpjax.lanes import Inputs, Record
 from fpjax.methods import norm2
 from fpjax.process import Process
-from fpjax.solve import ROUNDING, Goal, Solution, solve
+from fpjax.solve import ROUNDING, Goal, Lane, Solution, advance, slots, solve, start
+from fpjax.solvers import named
+
+INEXACT = 1e-3  # an inner solve's tolerance, relative to the residual of the system before it
+PATIENCE = 3  # sweeps in a row with an unsolved step after which the system is given up
 
 
 class Table(NamedTuple):
@@ -86,14 +90,13 @@ def generate(x: Inputs, table: Table) -> jax.Array:
 
 
 class _Carry(NamedTuple):
-    path: jax.Array  # (n, steps, *shape): y_1 … y_N
+    lane: Lane  # of the scaled memories (1 - rho)·h, (n, steps, *shape)
+    path: jax.Array  # (n, steps, *shape): y_1 … y_N of the last sweep
     inner: Solution  # of the last sweep, (n, steps)
-    residual: jax.Array  # (n, steps) of the whole system
-    best: jax.Array  # (n,) smallest largest residual so far
-    stalled: jax.Array  # (n,) sweeps since it fell by a tenth
+    residual: jax.Array  # (n, steps), of the whole system at that path
+    failed: jax.Array  # (n,) sweeps in a row in which some step was not solved
     evaluations: jax.Array  # (n, steps)
-    sweeps: jax.Array  # (n,)
-    exit: jax.Array  # (n,)
+    slot: jax.Array
     calls: jax.Array
 
 
@@ -112,87 +115,146 @@ def memory_of(x: Inputs, table: Table, path) -> jax.Array:
     return total
 
 
-@functools.partial(jax.jit, static_argnames=("solver", "depth", "sweeps"))
-def run(x: Inputs, table: Table, goal: Goal, solver: str, depth: int, sweeps: int = 200) -> Record:
-    """Inverts all images ``x.z`` (states y_0); every step of a :class:`Record` carries the residual of the whole system.
+@functools.partial(jax.jit, static_argnames=("solver", "depth"))
+def run(x: Inputs, table: Table, goal: Goal, solver: str, depth: int) -> Record:
+    """Inverts all images ``x.z`` (states y_0); every step of the Record carries its residual in the whole system.
 
-    A step has converged when its residual in the system is at most ``goal.tol``. ``error`` is infinite and ``basis``
-    RESIDUAL: no modulus of the system is assumed. ``iterations`` counts sweeps, ``evaluations`` all of them.
+    The memories are the unknowns of an outer iteration by ``solver``, whose map is a sweep of inner solves by ``solver``;
+    ``goal.limit`` holds for both. ``error`` is infinite and ``basis`` RESIDUAL: no modulus of the system is assumed.
+    ``iterations`` counts sweeps; ``evaluations`` counts all of them.
     """
-    n, steps = x.z.shape[0], table.sigma.shape[0]
-
-    def sweep(path, memory):
-        def one_step(y, row):
-            sigma, rho, weight, h, before = row
-
-            def one(target, h, start, c):
-                p = Inner(x.den, sigma, rho, weight, h, target, c, x.guidance)
-                kind = {"solver": solver, "stop": "residual", "depth": depth}
-                return solve(G, start, p, tol=0.1 * goal.tol, limit=goal.limit, **kind)
-
-            s = jax.vmap(one)(y, h, before, x.condition)
-            return s.y, s
-
-        rows = (table.sigma, table.rho, table.weights[:, 0], memory.swapaxes(0, 1), path.swapaxes(0, 1))
-        _, s = jax.lax.scan(one_step, x.z, rows)
-        return jax.tree.map(lambda a: a.swapaxes(0, 1), s)
+    machine = named(solver, depth)
+    ahead = _axis(1 - table.rho, x.z.ndim + 1)
+    whole = goal._replace(on_error=jnp.zeros_like(goal.on_error))
 
     def body(c: _Carry) -> _Carry:
-        memory = memory_of(x, table, c.path)
-        s = sweep(c.path, memory)
-        change = jax.vmap(jax.vmap(norm2))(memory_of(x, table, s.y) - memory)
-        residual = s.residual + (1 - table.rho) * change
-        live = c.exit == Exit.RUNNING
-        worst = jnp.max(residual, axis=1)
-        better = ~(worst >= 0.9 * c.best)
-        stalled = jnp.where(better, 0, c.stalled + 1)
-        floor = ROUNDING * jnp.finfo(worst.dtype).eps * jnp.max(jax.vmap(jax.vmap(norm2))(s.y), axis=1)
-        cases = [
-            (~jnp.isfinite(worst), Exit.NONFINITE),
-            (worst <= goal.tol, Exit.CONVERGED),
-            ((stalled >= 3) & (worst <= floor), Exit.CONVERGED_TO_PRECISION),
-            (stalled >= 20, Exit.STALLED),
-            (c.sweeps + 1 >= sweeps, Exit.STEP_LIMIT),
-        ]
-        codes = [jnp.int32(code) for _, code in cases]
-        new = _Carry(
-            s.y,
-            s,
-            residual,
-            jnp.where(better, worst, c.best),
-            stalled,
-            c.evaluations + s.evaluations + 2,
-            c.sweeps + 1,
-            jnp.select([k for k, _ in cases], codes, jnp.int32(Exit.RUNNING)),
-            c.calls,
-        )
-        kept = jax.tree.map(lambda a, b: _lanes(live, a, b), new._replace(calls=live), c._replace(calls=live))
-        return kept._replace(calls=(c.calls + jnp.sum(jnp.max(s.evaluations, axis=0)) + 2).astype(jnp.int32))
+        memory = c.lane.query
+        # Early sweeps need no more digits than their memories have.
+        tol = jnp.maximum(0.1 * goal.tol, INEXACT * jnp.max(c.residual, axis=1))
+        s = _sweep(x, table, goal.limit, tol, (solver, depth), c.path, memory / ahead)
+        image = ahead * memory_of(x, table, s.y)
+        residual = s.residual + jax.vmap(jax.vmap(norm2))(image - memory)
+        lane = jax.vmap(lambda v, i: advance(machine, v, i, c.slot, whole))(c.lane, image)
+        unsolved = jnp.any((s.exit != Exit.CONVERGED) & (s.exit != Exit.CONVERGED_TO_PRECISION), axis=1)
+        failed = jnp.where(unsolved, c.failed + 1, 0)
+        code = jnp.where((lane.exit == Exit.RUNNING) & (failed >= PATIENCE), jnp.int32(Exit.STALLED), lane.exit)
+        done = jnp.all(residual <= goal.tol, axis=1)
+        code = jnp.where((code == Exit.RUNNING) & done, jnp.int32(Exit.CONVERGED), code)
+        new = (lane._replace(exit=code), s.y, s, residual, failed, c.evaluations + s.evaluations + 1)
+        live = c.lane.exit == Exit.RUNNING
+        old = (c.lane, c.path, c.inner, c.residual, c.failed, c.evaluations)
+        kept = jax.tree.map(lambda a, b: jnp.where(_axis(live, a.ndim, 0), a, b), new, old)
+        calls = c.calls + jnp.sum(jnp.max(s.evaluations, axis=0)).astype(jnp.int32) + 1
+        return _Carry(*kept, (c.slot + 1) % slots(c.lane), calls)
 
-    zeros = jnp.zeros((n, steps), x.z.dtype)
-    count = jnp.zeros((n, steps), jnp.int32)
-    blank = Solution(
-        jnp.broadcast_to(x.z[:, None], (n, steps, *x.z.shape[1:])), count, zeros, zeros, count, count, zeros, count, count, count
-    )
-    one = jnp.zeros(n, jnp.int32)
-    begin = _Carry(blank.y, blank, zeros, jnp.full(n, jnp.inf, x.z.dtype), one, count, one, one, jnp.int32(0))
-    end = jax.lax.while_loop(lambda c: jnp.any(c.exit == Exit.RUNNING), body, begin)
-    good = (end.residual <= goal.tol) & jnp.isfinite(end.residual)
-    codes = jnp.where(good, jnp.int32(Exit.CONVERGED), end.exit[:, None])
-    s = end.inner._replace(
+    end = jax.lax.while_loop(lambda c: jnp.any(c.lane.exit == Exit.RUNNING), body, _begin(x, table, ahead, machine))
+    return Record(jnp.concatenate([x.z[:, None], end.path], axis=1), _record(end, goal), end.calls)
+
+
+def _sweep(x: Inputs, table: Table, limit, tol, method: tuple[str, int], path, memory) -> Solution:
+    """Every step in turn with the memory (n, steps, *shape) frozen, from the states of the sweep before; (n, steps)."""
+
+    def one_step(target, row):
+        sigma, rho, weight, memory, move = row
+
+        def one(target, h, move, c, tol):
+            p = Inner(x.den, sigma, rho, weight, h, target, c, x.guidance)
+            kind = {"solver": method[0], "depth": method[1], "stop": "residual"}
+            return solve(G, target + move, p, tol=tol, limit=limit, **kind)
+
+        s = jax.vmap(one)(target, memory, move, x.condition, tol)
+        return s.y, s
+
+    moves = path - jnp.concatenate([x.z[:, None], path[:, :-1]], axis=1)
+    rows = (table.sigma, table.rho, table.weights[:, 0], memory.swapaxes(0, 1), moves.swapaxes(0, 1))
+    _, s = jax.lax.scan(one_step, x.z, rows)
+    return jax.tree.map(lambda a: a.swapaxes(0, 1), s)
+
+
+def _begin(x: Inputs, table: Table, ahead, machine) -> _Carry:
+    """The naive start: every state is y_0."""
+    n, steps = x.z.shape[0], table.sigma.shape[0]
+    path = jnp.broadcast_to(x.z[:, None], (n, steps, *x.z.shape[1:]))
+    zero, count = jnp.zeros((n, steps), x.z.dtype), jnp.zeros((n, steps), jnp.int32)
+    inner = Solution(path, count, zero, zero, count, count, zero, count, count, count)
+    lane = jax.vmap(functools.partial(start, machine))(ahead * memory_of(x, table, path))
+    return _Carry(lane, path, inner, zero + 1, jnp.zeros(n, jnp.int32), count, jnp.int32(0), jnp.int32(0))
+
+
+def _record(end: _Carry, goal: Goal) -> Solution:
+    """Each step's own exit code: solved where its residual in the system is small, however the iteration ended."""
+    shape = end.residual.shape
+    size = jax.vmap(jax.vmap(norm2))(end.path)
+    floor = ROUNDING * jnp.finfo(size.dtype).eps * size
+    code = jnp.where(end.lane.exit == Exit.CONVERGED, jnp.int32(Exit.CONVERGED_TO_PRECISION), end.lane.exit)[:, None]
+    code = jnp.where(end.residual <= floor, jnp.int32(Exit.CONVERGED_TO_PRECISION), code)
+    code = jnp.where(end.residual <= goal.tol, jnp.int32(Exit.CONVERGED), code)
+    return end.inner._replace(
         y=end.path[:, -1],
-        exit=codes,
+        exit=code,
         residual=end.residual,
-        iterations=jnp.broadcast_to(end.sweeps[:, None], (n, steps)),
+        rate=jnp.broadcast_to(end.lane.rate[:, None], shape),
+        iterations=jnp.broadcast_to(end.lane.iterations[:, None] + 1, shape),
         evaluations=end.evaluations,
         error=jnp.full_like(end.residual, jnp.inf),
-        basis=jnp.full((n, steps), Basis.RESIDUAL, jnp.int32),
+        basis=jnp.full(shape, Basis.RESIDUAL, jnp.int32),
     )
-    return Record(jnp.concatenate([x.z[:, None], end.path], axis=1), s, end.calls)
 
 
-def _lanes(live, new, old):
-    return jnp.where(live.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+def _axis(a, ndim: int, at: int = 1):
+    """``a`` (one axis) as an array of ``ndim`` axes whose axis ``at`` is that one."""
+    return a.reshape(*[1] * at, -1, *[1] * (ndim - at - 1))
+
+
+class Coupling(NamedTuple):
+    """What a multistep step's Jacobian is made of, for one image.
+
+    Attributes:
+      modulus: (steps,), smallest eigenvalue of the symmetric part of M_i, the Jacobian of y_(i+1) -> y_i when the noisier
+        states follow; NaN where some M above is singular.
+      norm: (steps,), ||M_i||_2.
+    """
+
+    modulus: np.ndarray
+    norm: np.ndarray
+
+
+def coupling(jacobians, rho, weights) -> Coupling:
+    """M_i = A_i + sum_(k >= 2) B_ik·(M_(i+k-1)·…·M_(i+1))^-1, A_i = rho_i + (1 - rho_i)·w_i1·J_(i+1), B_ik = (1 - rho_i)·w_ik·J_(i+k).
+
+    Args:
+      jacobians: J_D at y_1 … y_N of one trajectory, (steps, d, d). rho: (steps,). weights: (steps, K).
+    """
+    steps, d, _ = jacobians.shape
+    inverse: dict[int, np.ndarray] = {}  # of M_j
+    modulus, norm = np.full(steps, np.nan), np.full(steps, np.nan)
+    for i in range(steps - 1, -1, -1):
+        step = rho[i] * np.eye(d) + (1 - rho[i]) * weights[i, 0] * jacobians[i]
+        follow = np.eye(d)  # d y_(i+k) / d y_(i+1)
+        for k in range(1, min(weights.shape[1], steps - i)):
+            follow = inverse[i + k] @ follow
+            step = step + (1 - rho[i]) * weights[i, k] * jacobians[i + k] @ follow
+        if not np.isfinite(step).all():
+            break
+        modulus[i] = np.linalg.eigvalsh((step + step.T) / 2)[0]
+        norm[i] = np.linalg.norm(step, 2)
+        try:
+            inverse[i] = np.linalg.inv(step)
+        except np.linalg.LinAlgError:
+            break
+    return Coupling(modulus, norm)
+
+
+@jax.jit
+def jacobians(x: Inputs, table: Table, path) -> jax.Array:
+    """J_D at every state y_1 … y_N of ``path`` (n, steps + 1, *shape), dense: (n, steps, d, d)."""
+
+    def one(y, sigma, c):
+        flat = jax.jacfwd(lambda v: evaluate(x.den, v.reshape(y.shape), sigma, c, x.guidance).reshape(-1))
+        return flat(y.reshape(-1))
+
+    image = jax.vmap(one, (0, 0, None))
+    return jax.lax.map(lambda v: image(v[0], table.sigma, v[1]), (path[:, 1:], x.condition))
 
 
 def pivots(diagonal, above) -> np.ndarray:
