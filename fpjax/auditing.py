@@ -180,7 +180,9 @@ def audit(
             tick(f"guidance {w:g}: step {i + 1} of {process.steps}")
             step = _step(seen.x, process, i)
             measured = _measure(step, inversion, i, jax.random.fold_in(jax.random.key(seed), i), tol, seen)
-            facts = rules.StepFacts(i + 1, process.levels[i + 1], process.levels[i], w, declared, float(modulus[i]), tol)
+            facts = rules.StepFacts(
+                i + 1, process.levels[i + 1], process.levels[i], w, declared, float(modulus[i]), tol
+            )
             report.table += rules.rows(facts, inversion, i, measured)
     if progress is not None:
         progress(total, total, "done")
@@ -263,7 +265,9 @@ def _seen(x, process: Process, inversion: Inversion) -> _Seen:
     coupled = np.stack([multistep.coupling(j, process.rho, weights).modulus for j in found])
     rho = process.rho.reshape(-1, *[1] * (path.ndim - 2))
     memory = jnp.asarray(1 - rho, path.dtype) * multistep.memory_of(x, table, path[:, 1:])
-    rows = [first_order(r, (1 - r) * w, s) for r, w, s in zip(process.rho, weights[:, 0], process.levels[1:], strict=True)]
+    rows = [
+        first_order(r, (1 - r) * w, s) for r, w, s in zip(process.rho, weights[:, 0], process.levels[1:], strict=True)
+    ]
     frozen = dataclasses.replace(process, sampler="euler", table=tuple(map(tuple, rows)))
     return _Seen(stepped(x, frozen), memory, coupled)
 

@@ -137,7 +137,11 @@ def _uniqueness(f: StepFacts, measured) -> dict[str, Any]:
             f"modulus m = {m[worst]:.3g} <= 0 on the trajectory of image {worst}, the noisier states following "
             f"({int((m <= 0).sum())} of {m.size}): uniqueness is open"
         )
-        return common | {"verdict": Verdict.INCONCLUSIVE, "detail": detail, "witness": {"image": worst, "modulus": finite(m[worst])}}
+        return common | {
+            "verdict": Verdict.INCONCLUSIVE,
+            "detail": detail,
+            "witness": {"image": worst, "modulus": finite(m[worst])},
+        }
     detail = (
         f"modulus m = {m[worst]:.3g} <= 0 at a point of image {int(measured.image[worst])} "
         f"({int((m <= 0).sum())} of {m.size} points): T2 does not apply, so uniqueness is open"

@@ -355,7 +355,11 @@ def _multistep(c: dict, steps: int) -> Process:
     if len(grid) < len(whole):
         raise FpjaxError(f"{c['_class_name']} is refused: its last step repeats a level; use final_sigmas_type='zero'")
     if unipc:
-        options = {"solver_type": c["solver_type"], "lower_order_final": c["lower_order_final"], "order": c["solver_order"]}
+        options = {
+            "solver_type": c["solver_type"],
+            "lower_order_final": c["lower_order_final"],
+            "order": c["solver_order"],
+        }
         return samplers.with_sampler(process, "unipc", **options)
     lower = c["euler_at_final"] or (c["lower_order_final"] and steps < 15) or not last
     rule = c["solver_type"] if c["solver_type"] in ("midpoint", "heun") else "midpoint"

@@ -93,7 +93,9 @@ def from_function(
         out = jax.eval_shape(fn, jax.ShapeDtypeStruct(shape, jnp.float32), first)
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise FpjaxError(f"the step failed on a state of shape {shape}: {reason}; it must accept (y, params)") from error
+        raise FpjaxError(
+            f"the step failed on a state of shape {shape}: {reason}; it must accept (y, params)"
+        ) from error
     if getattr(out, "shape", None) != shape:
         raise FpjaxError(f"the step returns shape {getattr(out, 'shape', None)} for a state of shape {shape}")
     inside = UserStep(jax.tree_util.Partial(fn), stacked, jnp.asarray(levels[1:]), jnp.asarray(0.5))

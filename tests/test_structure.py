@@ -42,6 +42,7 @@ ORDER = [
     "trajectory",
     "lockstep",
     "baselines",
+    "exact_inverses",
     "restarted",
     "jacobian",
     "nonsymmetric",
