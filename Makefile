@@ -3,12 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: verify test test-all prove lint setup clean help
+BRIDGE := .venv-bridge
+
+.PHONY: verify test test-all test-bridge prove lint setup clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make verify    audit an embedded model on embedded images; writes fpjax-report/report.html"
 	@echo "make test      run the tests (make test-all: the long ones too)"
+	@echo "make test-bridge  run the tests that need torch and diffusers"
 	@echo "make prove     check the formal proofs with Coq"
 	@echo "make lint      ruff and pyright"
 
@@ -29,6 +32,15 @@ test: setup
 
 test-all: setup
 	FPJAX_FULL=1 $(BIN)/python -m pytest -n 2 --timeout 3600
+
+# What needs torch and diffusers: parity with their schedulers and networks, in an environment of its own.
+$(BRIDGE)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(BRIDGE)
+	$(BRIDGE)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,diffusers]'
+	@touch $@
+
+test-bridge: $(BRIDGE)/.installed
+	$(BRIDGE)/bin/python -m pytest tests/bridge
 
 # Formal proofs: needs Coq, says so if it is missing, installs nothing.
 prove:

@@ -132,6 +132,9 @@ def test_the_chain_rule_of_two_stages():
     j1, j2 = jacobian(y, t), jacobian(middle, s)
     want = (1 - theta) * j1 + theta * j2 @ (rho * jnp.eye(2) + (1 - rho) * j1)
     assert np.allclose(got, want, rtol=1e-11)
+    norm, eye = (lambda a: np.linalg.norm(a, 2)), np.eye(2)
+    parts = abs(1 - theta) + theta * (1 - rho) * norm(j2)
+    assert norm(eye - got) <= (parts * norm(eye - j1) + theta * norm(eye - j2)) * (1 + 1e-12)
 
 
 def test_guidance_is_applied_at_every_stage():

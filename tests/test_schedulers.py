@@ -1,5 +1,6 @@
 """diffusers' scheduler configurations as processes, against numbers computed by hand; parity itself is tests/bridge."""
 
+import itertools
 import math
 
 import jax.numpy as jnp
@@ -64,7 +65,7 @@ def test_a_flow_starts_from_pure_noise():
     den = fpjax.Denoiser.from_function(velocity, (), (2,), predicts="x0")
     got = fpjax.generate(den, noise, p)
     want, times = noise, [*p.timesteps[::-1]]
-    for start, end in zip(times[:-1], times[1:], strict=True):
+    for start, end in itertools.pairwise(times):
         want = want + (end - start) / 1000 * field(np, want, start)
     assert np.allclose(got, want, rtol=1e-12)
 
@@ -91,17 +92,17 @@ def test_a_trajectory_from_pure_noise_is_inverted():
 
 
 @pytest.mark.parametrize(
-    ("config", "told"),
+    "config",
     [
-        (SD, lambda s: None),
-        ({"_class_name": "EulerDiscreteScheduler"}, None),
-        ({"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": True}, None),
-        ({"_class_name": "EDMEulerScheduler"}, None),
-        (FLOW, None),
-        ({"_class_name": "DPMSolverMultistepScheduler", "solver_order": 1}, None),
+        SD,
+        {"_class_name": "EulerDiscreteScheduler"},
+        {"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": True},
+        {"_class_name": "EDMEulerScheduler"},
+        FLOW,
+        {"_class_name": "DPMSolverMultistepScheduler", "solver_order": 1},
     ],
 )
-def test_the_network_is_told_the_times_of_the_process(config, told):
+def test_the_network_is_told_the_times_of_the_process(config):
     p = schedulers.from_config(config, 7)
     at = jnp.asarray(p.levels[1:]).at[-1].set(PURE_NOISE if p.pure_noise else p.levels[-1])
     times = schedulers.network_time(config)(at)
