@@ -39,7 +39,13 @@ def window(rho: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def record(
-    step: Step, process: Process, inversion, spectra: Sequence[tuple], tol: float, methods: Sequence[str]
+    step: Step,
+    process: Process,
+    inversion,
+    spectra: Sequence[tuple],
+    tol: float,
+    methods: Sequence[str],
+    memory=None,
 ) -> dict[str, Any]:
     """One entry of ``curves`` in audit.json, but for its guidance.
 
@@ -47,6 +53,7 @@ def record(
       step: the model with every image's condition (n,), without target; its guidance is w as an array, or None.
       inversion: of :func:`fpjax.trajectory.invert`, with its path. spectra: :func:`edges` of each step.
       tol: residual that the histories stop at. methods: solvers that get a history.
+      memory: (n, steps, *shape), what a multistep sampler adds to each step from the noisier ones; None without.
     """
     low, high, asymmetry = zip(*spectra, strict=True)
     below, above = window(process.rho)
@@ -59,7 +66,7 @@ def record(
         "window_high": [_short(v) for v in above],
         "latent_error_bound": [_short(v) for v in bound.max(axis=0)],
         "evaluations": [_short(v) for v in spent.mean(axis=0)],
-        "histories": _histories(step, process, inversion, tol, methods),
+        "histories": _histories(step, process, inversion, tol, methods, memory),
     }
 
 
@@ -76,12 +83,13 @@ def shown(steps: int) -> list[int]:
     return sorted({round(float(k)) - 1 for k in np.geomspace(1, steps, SHOWN)})
 
 
-def _histories(step: Step, process: Process, inversion, tol: float, methods: Sequence[str]) -> dict[str, Any]:
+def _histories(step: Step, process: Process, inversion, tol: float, methods: Sequence[str], memory) -> dict[str, Any]:
     """The first image's residuals by each method, from y_s, at some of the steps."""
     path = jnp.asarray(inversion.path)[0]
     dtype = path.dtype
     at = np.asarray(shown(process.steps))
-    targets = jnp.where(jnp.isfinite(path[at]), path[at], path[0])
+    starts = jnp.where(jnp.isfinite(path[at]), path[at], path[0])
+    targets = starts if memory is None else starts - jnp.asarray(memory)[0, at]
     # With conditions, guidance is always an array here: w = 1 then shares the compiled program of the other weights.
     guidance = step.guidance
     if guidance is None and step.den.conditions:
@@ -91,7 +99,7 @@ def _histories(step: Step, process: Process, inversion, tol: float, methods: Seq
     batch = len(at) if len(at) * DEPTH * targets[0].size <= ROOM else 1
     found = {}
     for solver in methods:
-        norms = np.asarray(residuals(one, sigma, rho, targets, tol, solver=solver, batch=batch), np.float64)
+        norms = np.asarray(residuals(one, sigma, rho, starts, targets, tol, solver=solver, batch=batch), np.float64)
         found[solver] = [_until_it_ends(line) for line in norms]
     return {"image": 0, "tol": tol, "steps": (at + 1).tolist(), "residuals": found}
 
@@ -102,11 +110,11 @@ def _until_it_ends(norms: np.ndarray) -> list[float]:
 
 
 @functools.partial(jax.jit, static_argnames=("solver", "batch"))
-def residuals(step: Step, sigma, rho, targets, tol, *, solver: str, batch: int):
-    """||G(y) - y|| of the point that a method stands on, after each evaluation, from y = target; NaN after its end.
+def residuals(step: Step, sigma, rho, starts, targets, tol, *, solver: str, batch: int):
+    """||G(y) - y|| of the point that a method stands on, after each evaluation, from ``starts``; NaN after its end.
 
     Args:
-      step: condition and guidance of all. sigma, rho: (steps,). targets: (steps, *shape).
+      step: condition and guidance of all. sigma, rho: (steps,). starts, targets: (steps, *shape).
       batch: how many steps at once.
 
     Returns:
@@ -117,7 +125,7 @@ def residuals(step: Step, sigma, rho, targets, tol, *, solver: str, batch: int):
     def one(level):
         p = step._replace(sigma=level[0], rho=level[1], target=level[2])
         goal = make_goal(p.target.dtype, tol, LENGTH, "residual")
-        first = start(method, p.target)
+        first = start(method, level[3])
 
         def body(lane, k):
             running = lane.exit == Exit.RUNNING
@@ -127,5 +135,5 @@ def residuals(step: Step, sigma, rho, targets, tol, *, solver: str, batch: int):
         return jax.lax.scan(body, first, jnp.arange(LENGTH, dtype=jnp.int32))[1]
 
     if batch >= len(targets):
-        return jax.vmap(one)((sigma, rho, targets))
-    return jax.lax.map(one, (sigma, rho, targets))
+        return jax.vmap(one)((sigma, rho, targets, starts))
+    return jax.lax.map(one, (sigma, rho, targets, starts))
