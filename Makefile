@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+BRIDGE := .venv-bridge
 
-.PHONY: verify test test-all test-browser docs docs-check prove lint setup clean help
+.PHONY: verify test test-all test-browser test-bridge docs docs-check prove lint setup clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -11,6 +12,7 @@ help:
 	@echo "make test      run the tests (make test-all: the long ones too)"
 	@echo "make test-browser  look at the pages in headless Chromium (installs it where apt-get may)"
 	@echo "make docs      build the site into build/site (make docs-check: run every block of every page)"
+	@echo "make test-bridge  run the tests that need torch and diffusers"
 	@echo "make prove     check the formal proofs with Coq"
 	@echo "make lint      ruff and pyright"
 
@@ -47,6 +49,15 @@ docs: setup
 docs-check: setup
 	$(BIN)/python docs/run_page.py --installed
 
+# What needs torch and diffusers: parity with their schedulers and networks, in an environment of its own.
+$(BRIDGE)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(BRIDGE)
+	$(BRIDGE)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,diffusers]'
+	@touch $@
+
+test-bridge: $(BRIDGE)/.installed
+	$(BRIDGE)/bin/python -m pytest tests/bridge
+
 # Formal proofs: needs Coq, says so if it is missing, installs nothing.
 prove:
 	$(MAKE) -C proofs_checks/formal check
@@ -57,4 +68,4 @@ lint: setup
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 clean:
-	rm -rf $(VENV) fpjax-report
+	rm -rf $(VENV) $(BRIDGE) fpjax-report

@@ -2,10 +2,14 @@
 
 import pytest
 
-HEAD = '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>t</title>{}</head><body><main><h1>h</h1>{}</main></body></html>'
+HEAD = (
+    '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>t</title>{}</head>'
+    "<body><main><h1>h</h1>{}</main></body></html>"
+)
 FAULTY = HEAD.format(
     "<style>p { color: #999; background: #bbb } div { width: 2000px }</style>",
-    '<p>pale</p><div>wide</div><img src="missing.png"><script>fetch("https://example.org/x").catch(() => 0); undefined.x</script>',
+    '<p>pale</p><div>wide</div><img src="missing.png">'
+    '<script>fetch("https://example.org/x").catch(() => 0); undefined.x</script>',
 )
 
 
