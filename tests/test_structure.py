@@ -59,6 +59,8 @@ ORDER = [
     "command",
     "study.plan",
     "study.store",
+    "study.pool",
+    "study.meter",
     "study.engine",
     "study.cluster",
     "study.work",

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from fpjax.evidence import FpjaxError
 from fpjax.study.plan import Cell
 
-VERSION = 1  # of the tables; a change adds a step to MIGRATIONS
+VERSION = 2  # of the tables; a change adds a step to MIGRATIONS
 
 TABLES = """
 CREATE TABLE study (id INTEGER PRIMARY KEY CHECK (id = 1), text TEXT NOT NULL);
@@ -25,7 +25,9 @@ CREATE TABLE cell (
   state TEXT NOT NULL CHECK (state IN ('open', 'done', 'failed')),
   seconds REAL,
   error TEXT,
-  rows TEXT
+  rows TEXT,
+  compile_s REAL,                     -- part of seconds
+  peak_bytes INTEGER
 ) WITHOUT ROWID;
 CREATE INDEX cell_by_state ON cell (state, place);
 CREATE TABLE tally (state TEXT PRIMARY KEY, cells INTEGER NOT NULL, seconds REAL NOT NULL) WITHOUT ROWID;
@@ -42,16 +44,37 @@ CREATE TRIGGER counted_over AFTER UPDATE OF state, seconds ON cell BEGIN
 END;
 """
 
-MIGRATIONS: dict[int, str] = {}  # version -> the SQL that brings its tables to the next version
+RUN = """
+CREATE TABLE run (                    -- the run that goes on, or the last one
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  workers INTEGER NOT NULL,
+  ended INTEGER NOT NULL,             -- cells so far
+  elapsed REAL NOT NULL,              -- seconds so far, of a clock that nobody sets
+  seen REAL NOT NULL                  -- when it last gave a sign of life, seconds since 1970
+);
+"""
+TABLES += RUN
+
+# version -> the SQL that brings its tables to the next version
+MIGRATIONS: dict[int, str] = {
+    1: "ALTER TABLE cell ADD COLUMN compile_s REAL; ALTER TABLE cell ADD COLUMN peak_bytes INTEGER;" + RUN,
+}
 
 
 class Result(NamedTuple):
-    """How one cell ended. Exactly one of rows and error is given; seconds of work."""
+    """How one cell ended. Exactly one of rows and error is given.
+
+    Attributes:
+      seconds: of work. compile_s: those of them that went into compiling.
+      peak_bytes: the most memory that its process held.
+    """
 
     key: str
     rows: list[dict[str, Any]] | None
     error: str | None
     seconds: float
+    compile_s: float = 0.0
+    peak_bytes: int = 0
 
 
 class Tally(NamedTuple):
@@ -66,6 +89,25 @@ class Tally(NamedTuple):
     def cells(self) -> int:
         """All of them."""
         return self.open + self.done + self.failed
+
+
+class Pace(NamedTuple):
+    """How fast a run goes: workers, cells that ended in it, seconds it took for them, and when it was last heard of
+    (seconds since 1970; this clock can be set, so it is only ever shown)."""
+
+    workers: int
+    ended: int
+    elapsed: float
+    seen: float
+
+    @property
+    def cells_per_s(self) -> float:
+        """Throughput."""
+        return self.ended / max(self.elapsed, 1e-9)
+
+    def left_s(self, tally: Tally) -> float | None:
+        """Seconds until the open cells are done at this pace; None before the first has ended."""
+        return tally.open / self.cells_per_s if self.ended else None
 
 
 class Store:
@@ -156,16 +198,22 @@ class Store:
         )
         return [(place, Cell(**json.loads(spec))) for place, spec in found]
 
-    def finish(self, results: Iterable[Result]) -> None:
-        """Writes how cells ended. On disk when this returns; a cell that has ended stays as it is."""
+    def finish(self, results: Iterable[Result], pace: "Pace | None" = None) -> None:
+        """Writes how cells ended, and how fast. On disk when this returns; a cell that has ended stays as it is."""
         told = [
-            ("failed" if r.error is not None else "done", r.seconds, r.error, _text(r.rows), r.key) for r in results
+            ("failed" if r.error is not None else "done", r.error, _text(r.rows), *r[3:], r.key) for r in results
         ]
-        self._do(
-            lambda db: db.executemany(
-                "UPDATE cell SET state = ?, seconds = ?, error = ?, rows = ? WHERE key = ? AND state = 'open'", told
-            )
+        sql = (
+            "UPDATE cell SET state = ?, error = ?, rows = ?, seconds = ?, compile_s = ?, peak_bytes = ? "
+            "WHERE key = ? AND state = 'open'"
         )
+
+        def work(db):
+            db.executemany(sql, told)
+            if pace is not None:
+                db.execute("INSERT OR REPLACE INTO run VALUES (1, ?, ?, ?, ?)", pace)
+
+        self._do(work)
 
     def reopen_failed(self) -> int:
         """Puts failed cells back in the queue; how many."""
@@ -187,6 +235,19 @@ class Store:
         """How far the study is; the counts are kept up to date, so this reads three rows."""
         rows = {state: (n, s) for state, n, s in self._ask("SELECT state, cells, seconds FROM tally")}
         return Tally(rows["open"][0], rows["done"][0], rows["failed"][0], rows["done"][1] + rows["failed"][1])
+
+    def pace(self) -> Pace | None:
+        """How fast the run goes, or the last one went; None if there was none."""
+        rows = self._ask("SELECT workers, ended, elapsed, seen FROM run")
+        return Pace(*rows[0]) if rows else None
+
+    def costs(self) -> list[tuple[Cell, float, float, int]]:
+        """(cell, seconds, compile_s, peak_bytes) of the done cells that were measured, in the order of the plan."""
+        found = self._ask(
+            "SELECT spec, seconds, compile_s, peak_bytes FROM cell "
+            "WHERE state = 'done' AND peak_bytes > 0 AND compile_s IS NOT NULL ORDER BY place"
+        )
+        return [(Cell(**json.loads(spec)), *cost) for spec, *cost in found]
 
     def results(self, state: str = "done") -> Iterator[tuple[Cell, list[dict] | None, str | None]]:
         """(cell, rows, error) of the plan's cells in a state, in the order of the plan."""
