@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from fpjax import compaction, lanes, parallel
+from fpjax import compaction, lanes, parallel, sharding
 from fpjax.denoiser import Denoiser, check_guidance
 from fpjax.evidence import Evidence, Exit, FpjaxError
 from fpjax.lanes import ORDERS, Inputs, Levels, Options, Record, extrapolation_weights
@@ -225,8 +225,9 @@ def _dispatch(x: Inputs, levels: Levels, goal, options: Options) -> tuple[Record
     if options.layout == "parallel":
         out = parallel.run(x, levels, goal, options)
         return out, n * steps * out.calls
-    out = lanes.run(x, levels, goal, options)
-    return out, n * out.calls
+    shared, batch = (x.den, x.guidance, levels, goal), (x.z, x.condition)
+    out, calls, each = sharding.over_devices(lanes.share, options, shared, batch)
+    return out._replace(calls=jnp.max(calls)), each * jnp.sum(calls, dtype=jnp.int32)
 
 
 def make_levels(process: Process, modulus, order: int, dtype) -> Levels:
@@ -294,16 +295,21 @@ def generate(den: Denoiser, latent, process: Process, *, condition=None, guidanc
     y = x.z / jnp.asarray(process.scale(process.levels[-1]), dtype)
     levels = jnp.asarray(process.sigmas[:0:-1].copy(), dtype)
     rho = jnp.asarray(process.rho[::-1].copy(), dtype)
-    return _generate(x._replace(z=y), levels, rho) * jnp.asarray(process.scale(process.levels[0]), dtype)
+    shared, batch = (x.den, x.guidance, levels, rho), (y, x.condition)
+    return sharding.over_devices(_generate, None, shared, batch)[0] * jnp.asarray(
+        process.scale(process.levels[0]), dtype
+    )
 
 
-@jax.jit
-def _generate(x: Inputs, sigmas, rhos) -> jax.Array:
+def _generate(_, shared, batch):
+    den, guidance, sigmas, rhos = shared
+    z, condition = batch
+
     def one_step(y, level):
         sigma, rho = level
-        return jax.vmap(lambda v, c: F(v, Step(x.den, sigma, rho, v, c, x.guidance)))(y, x.condition), None
+        return jax.vmap(lambda v, c: F(v, Step(den, sigma, rho, v, c, guidance)))(y, condition), None
 
-    return jax.lax.scan(one_step, x.z, (sigmas, rhos))[0]
+    return jax.lax.scan(one_step, z, (sigmas, rhos))[0], ()
 
 
 def round_trip(den: Denoiser, images, process: Process, inversion: Inversion, *, condition=None, guidance: float = 1.0):

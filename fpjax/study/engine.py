@@ -66,6 +66,11 @@ def _is_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
 
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class Local:
     """Processes on this machine.
 
@@ -74,9 +79,8 @@ class Local:
     """
 
     def __init__(self, workers: int | None = None):
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.workers = workers or cores
-        self.pool = Pool(self.workers, max(1, cores // self.workers))
+        self.workers = workers or cores()
+        self.pool = Pool(self.workers, max(1, cores() // self.workers))
 
     def submit(self, work: Work, cells: list[Cell], limit_s: float | None) -> Future:
         """See :class:`Engine`. A bundle that takes longer than limit_s loses its process."""
@@ -101,10 +105,11 @@ class Progress(NamedTuple):
 class _Queue:
     """Cells in the order of the plan, and again those whose worker died."""
 
-    def __init__(self, store: Store, tries: int, cell_s: float | None):
+    def __init__(self, store: Store, tries: int, cell_s: float | None, only: list[Cell] | None):
         self.store, self.tries = store, tries
         self.bundle_s = BUNDLE_S if cell_s is None else min(BUNDLE_S, cell_s / 4)
-        self.ahead: deque[Cell] = deque()
+        self.ahead: deque[Cell] = deque(only or [])
+        self.whole = only is None
         self.again: deque[Cell] = deque()
         self.lost: Counter = Counter()
         self.place = -1
@@ -115,7 +120,7 @@ class _Queue:
         if self.again:
             return [self.again.popleft()]
         many = 1 if self.mean_s is None else max(1, min(MOST_IN_BUNDLE, int(self.bundle_s / max(self.mean_s, 1e-6))))
-        if len(self.ahead) < many:
+        if self.whole and len(self.ahead) < many:
             more = self.store.open_cells(4 * MOST_IN_BUNDLE, self.place)
             self.place = more[-1][0] if more else self.place
             self.ahead.extend(cell for _, cell in more)
@@ -147,17 +152,18 @@ def run(
     cell_s: float | None = None,
     tries: int = 3,
     progress: Callable[[Progress], None] | None = None,
+    only: list[Cell] | None = None,
 ) -> Tally:
     """Does every cell of the store that waits. Each result is on disk before ``progress`` hears of it.
 
     Args:
-      work: a top-level function, cell -> rows. cell_s: the most seconds for a cell.
+      work: a top-level function, cell -> rows. cell_s: the most seconds for a cell. only: these cells and no others.
       tries: how often a cell is tried whose worker dies.
 
     Raises:
       FpjaxError: if the store cannot be written.
     """
-    queue, flying, start, count = _Queue(store, tries, cell_s), {}, time.monotonic(), 0
+    queue, flying, start, count = _Queue(store, tries, cell_s, only), {}, time.monotonic(), 0
 
     def launch() -> None:
         while len(flying) < 2 * engine.workers and (cells := queue.take()):

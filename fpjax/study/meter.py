@@ -4,6 +4,7 @@ In this room: clocks and counters of the operating system and of JAX. Not in thi
 (cost).
 """
 
+import contextlib
 import functools
 import resource
 import sys
@@ -65,10 +66,8 @@ class Meter:
 
 
 def _forget_peak() -> None:
-    try:
+    with contextlib.suppress(OSError):
         (PROC / "clear_refs").write_text("5")  # Linux: the peak starts again from what is held now
-    except OSError:
-        pass
 
 
 def peak_bytes() -> int:

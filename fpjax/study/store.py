@@ -200,9 +200,7 @@ class Store:
 
     def finish(self, results: Iterable[Result], pace: "Pace | None" = None) -> None:
         """Writes how cells ended, and how fast. On disk when this returns; a cell that has ended stays as it is."""
-        told = [
-            ("failed" if r.error is not None else "done", r.error, _text(r.rows), *r[3:], r.key) for r in results
-        ]
+        told = [("failed" if r.error is not None else "done", r.error, _text(r.rows), *r[3:], r.key) for r in results]
         sql = (
             "UPDATE cell SET state = ?, error = ?, rows = ?, seconds = ?, compile_s = ?, peak_bytes = ? "
             "WHERE key = ? AND state = 'open'"
