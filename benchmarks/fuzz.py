@@ -27,7 +27,7 @@ from pathlib import Path
 
 HANG_S = 5.0
 GROWTH_BYTES = 64 << 20
-SHARES = {"weights": 24, "kernel-weights": 14, "card": 18, "certificate": 18, "study": 14, "image": 12}  # per cent
+SHARES = {"weights": 30, "kernel-weights": 26, "card": 6, "certificate": 10, "study": 12, "image": 16}  # per cent
 NASTY = [
     b"\x00",
     b"\xff",

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import nnls
 
 from fpjax.study.plan import Cell
 
@@ -85,6 +84,8 @@ class _Line(NamedTuple):
 
 def _fitted(n: np.ndarray, values: np.ndarray) -> _Line:
     """Least squares of the relative error; one size alone says nothing about the base, which is then 0."""
+    from scipy.optimize import nnls
+
     values = np.maximum(values, 1e-9)
     if len(set(n.tolist())) == 1:
         return _Line(0.0, float(np.mean(values) / n[0]))

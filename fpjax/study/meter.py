@@ -35,29 +35,29 @@ class _Compiling:
         return total
 
 
+_compiling = _Compiling()
+
+
 @functools.cache
-def _listener() -> _Compiling:
+def listen() -> None:
+    """Makes JAX tell this process of its compilations; called by work that uses JAX, so that other work need not load it."""
     import jax.monitoring
 
-    heard = _Compiling()
-    jax.monitoring.register_event_duration_secs_listener(heard.heard)
-    return heard
+    jax.monitoring.register_event_duration_secs_listener(_compiling.heard)
 
 
 class Meter:
     """Measures what happens between entering and leaving it, in this process."""
 
     def __enter__(self):
-        self.listener = _listener() if "jax" in sys.modules else None
-        if self.listener is not None:
-            self.listener.read()
+        _compiling.read()
         _forget_peak()
         self.start = time.perf_counter()
         return self
 
     def __exit__(self, *_):
         self.seconds = time.perf_counter() - self.start
-        self.compile_s = 0.0 if self.listener is None else min(self.listener.read(), self.seconds)
+        self.compile_s = min(_compiling.read(), self.seconds)
         self.peak_bytes = peak_bytes()
 
     def read(self) -> tuple[float, float, int]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from fpjax.evidence import FpjaxError
 from fpjax.study.plan import Cell
@@ -121,14 +122,30 @@ class Store:
         self.path = Path(path)
         if not create and not self.path.is_file():
             raise FpjaxError(f"there is no study at {self.path}; start one by: fpjax study run FILE.toml")
+        self.read_only = False
         try:
-            self.db = sqlite3.connect(self.path, isolation_level=None, timeout=30)
+            try:
+                self.db = self._connect()
+                self.db.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if create or not any(word in str(error) for word in ("readonly", "unable to open")):
+                    raise
+                self.read_only = True
+                self.db = self._connect()
             self._open(create)
         except sqlite3.Error as error:
             raise _told(self.path, error) from None
 
+    def _connect(self) -> sqlite3.Connection:
+        """A connection; where nothing may be written, one that needs no files beside (nobody can write it then, unless a
+        log of writes is there: that is read too)."""
+        if not self.read_only:
+            return sqlite3.connect(self.path, isolation_level=None, timeout=30)
+        alone = not Path(f"{self.path}-wal").exists()
+        mode = "immutable=1" if alone else "mode=ro"
+        return sqlite3.connect(f"file:{quote(str(self.path))}?{mode}", uri=True, isolation_level=None, timeout=30)
+
     def _open(self, create: bool) -> None:
-        self.db.execute("PRAGMA journal_mode = WAL")
         self.db.execute("PRAGMA synchronous = FULL")  # a commit survives a power failure, not only a crash
         version = self.db.execute("PRAGMA user_version").fetchone()[0]
         empty = not self.db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
@@ -251,7 +268,7 @@ class Store:
         """(cell, rows, error) of the plan's cells in a state, in the order of the plan."""
         sql = "SELECT spec, rows, error FROM cell WHERE state = ? AND place IS NOT NULL ORDER BY place"
         try:
-            with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=30)) as db:
+            with closing(self._connect()) as db:
                 for spec, rows, error in db.execute(sql, (state,)):
                     yield Cell(**json.loads(spec)), None if rows is None else json.loads(rows), error
         except sqlite3.Error as error:
