@@ -261,8 +261,11 @@ def accumulate_error(residual, modulus) -> jax.Array:
       residual: (n, steps). modulus: (steps,) or (n, steps), at least 0.
     """
     residual = jnp.asarray(residual)
-    modulus = jnp.broadcast_to(jnp.asarray(modulus, residual.dtype), residual.shape)
+    return _accumulated(residual, jnp.broadcast_to(jnp.asarray(modulus, residual.dtype), residual.shape))
 
+
+@jax.jit  # a scan outside jit is compiled again at every call, and the programs are kept
+def _accumulated(residual, modulus):
     def add(error, x):
         error = _next_error(error, *x)
         return error, error
@@ -277,11 +280,15 @@ def _next_error(error, r, m):
 
 def _last_error(residual, modulus) -> jax.Array:
     """:func:`accumulate_error` at the last step, (n, 1), where ``residual`` (n, 1) is the largest of all steps."""
+    return _last(residual, jnp.asarray(modulus, residual.dtype))
 
+
+@jax.jit
+def _last(residual, modulus):
     def add(error, m):
         return _next_error(error, residual, m), None
 
-    return jax.lax.scan(add, jnp.zeros_like(residual), jnp.asarray(modulus, residual.dtype))[0]
+    return jax.lax.scan(add, jnp.zeros_like(residual), modulus)[0]
 
 
 def generate(den: Denoiser, latent, process: Process, *, condition=None, guidance: float = 1.0) -> jax.Array:

@@ -34,7 +34,8 @@ def test_colours_palettes_and_what_is_transparent(tmp_path):
     np.testing.assert_allclose(found[1, 0], [-0.00392, -0.00392, 1], atol=0.01)  # half of it
     flat = np.repeat(array[:, :, :1], 3, axis=2)
     Image.fromarray(flat).quantize(4).save(tmp_path / "p.png")
-    assert Image.open(tmp_path / "p.png").mode == "P"
+    with Image.open(tmp_path / "p.png") as file:
+        assert file.mode == "P"
     np.testing.assert_allclose(images.read(tmp_path / "p.png"), flat / 127.5 - 1, atol=0.02)
 
 

@@ -237,20 +237,21 @@ def test_progress_hears_of_what_is_on_disk(tmp_path):
 class Cluster:
     """Dask's own scheduler and workers, as processes that can be killed."""
 
-    def __init__(self):
+    def __init__(self, scheme: str = "tcp", *options: str):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            self.address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-        self.running: dict[str, subprocess.Popen] = {}
+            self.address = f"{scheme}://127.0.0.1:{free.getsockname()[1]}"
+        self.options, self.running = options, dict[str, subprocess.Popen]()
 
     def start(self, name: str, *words: str) -> None:
         here = Path(study_work.__file__).parent
         env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here.parent), str(here)])}
-        command = [sys.executable, "-m", "distributed.cli." + words[0], *words[1:], "--no-dashboard"]
+        command = [sys.executable, "-m", "distributed.cli." + words[0], *words[1:], *self.options, "--no-dashboard"]
         self.running[name] = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
     def scheduler(self) -> None:
-        self.start("scheduler", "dask_scheduler", "--port", self.address.rpartition(":")[2])
+        scheme, port = self.address.partition(":")[0], self.address.rpartition(":")[2]
+        self.start("scheduler", "dask_scheduler", "--port", port, "--protocol", scheme)
 
     def worker(self, name: str) -> None:
         self.start(name, "dask_worker", self.address, "--nthreads", "1", "--death-timeout", "60")
@@ -303,6 +304,32 @@ def test_a_cluster_that_loses_a_worker_and_its_scheduler_ends_the_study(cluster,
     assert happened == ["worker", "scheduler"]
     made(tmp_path / "whole.sqlite", 60)
     assert table(tmp_path / "s.sqlite") == table(tmp_path / "whole.sqlite")
+
+
+def test_a_closed_cluster_does_a_study_for_those_who_have_its_certificate(tmp_path):
+    """The command of the page, with TLS; without the certificate it is one sentence."""
+    key, cert = str(tmp_path / "key.pem"), str(tmp_path / "cert.pem")
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=fpjax"]
+    subprocess.run([*make, "-keyout", key, "-out", cert], check=True, capture_output=True)
+    closed = Cluster("tls", "--tls-ca-file", cert, "--tls-cert", cert, "--tls-key", key)
+    closed.scheduler()
+    closed.worker("a")
+    file = tmp_path / "s.toml"
+    file.write_text(GOOD.replace("[2]", "[1]") + "[images]\ncount = 1\n")
+    names = {"CA_FILE": cert, "CLIENT__CERT": cert, "CLIENT__KEY": key}
+    env = {**os.environ, **{f"DASK_DISTRIBUTED__COMM__TLS__{name}": value for name, value in names.items()}}
+    command = [sys.executable, "-m", "fpjax.cli", "study", "run", str(file), "--scheduler", closed.address]
+    try:
+        run = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stderr[-2000:]
+        assert run.stdout.startswith("1 of 1 cells done, 0 failed")
+        refused = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert refused.returncode == 2
+        assert "no Dask scheduler with workers answers" in refused.stderr
+        assert "Traceback" not in refused.stderr
+    finally:
+        for name in closed.running:
+            closed.kill(name)
 
 
 def test_a_cluster_that_is_not_there(monkeypatch):
