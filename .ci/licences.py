@@ -15,7 +15,8 @@ EXTRAS = ("cluster", "parquet", "testing")
 ALLOWED = {
     "apache-2.0", "apache software license", "apache license 2.0", "apache license, version 2.0", "apache", "apache 2.0",
     "bsd", "bsd license", "bsd-2-clause", "bsd-3-clause", "bsd 3-clause license", "new bsd", "3-clause bsd license",
-    "mit", "mit license", "mit-cmu", "mit-0", "isc", "isc license", "isc license (iscl)", "0bsd", "zlib", "hpnd", "cc0-1.0", "unlicense",
+    "mit", "mit license", "mit-cmu", "mit-0", "isc", "isc license", "isc license (iscl)",
+    "0bsd", "zlib", "hpnd", "cc0-1.0", "unlicense",
     "psf-2.0", "python-2.0", "python software foundation license", "psf",
     "mpl-2.0", "mozilla public license 2.0 (mpl 2.0)",  # file-level copyleft: hypothesis, which only tests load
     "lgpl-3.0-or-later",  # FLINT inside python-flint: a shared library that is loaded, not copied
@@ -53,6 +54,7 @@ def licences(about: metadata.Distribution) -> list[str]:
 
 
 def main(extras: tuple[str, ...]) -> int:
+    """Prints them; 1 if one is not in the list."""
     bad = 0
     for name, about in sorted(closure(extras).items()):
         told = licences(about)

@@ -76,9 +76,12 @@ def page(table: dict[float, dict[str, float]]) -> dict[str, str]:
     call_s = FLOAT32 / (2 * PUBLISHED)
     everything = IMAGES * STEPS * sum(sum(row.values()) for row in table.values())
     solving = IMAGES * STEPS * sum(row["inversion"] + row["generation"] for row in table.values())
-    out = [
+    first = (
         f"One evaluation of the network in float32 takes {1e3 * call_s:.1f} ms there. All questions need "
-        f"{everything / 1e6:.0f} million evaluations, inverting and generating alone {solving / 1e6:.1f} million.",
+        f"{everything / 1e6:.0f} million evaluations, inverting and generating alone {solving / 1e6:.1f} million."
+    )
+    out = [
+        first,
         "",
         "| | all questions | one trajectory | inverting and generating only |",
         "|---|---|---|---|",

@@ -50,9 +50,7 @@ def main(out: str, address: str = "", process: str = "0", processes: str = "1") 
 
     n, den = 10, fpjax.load("digits-plain")
     x, labels = fpjax.samples("digits", n)
-    report = fpjax.audit(
-        den, fpjax.process.ddim(3), images=x.astype("float64"), condition=labels, guidance=[1.0, 3.0], seed=4
-    )
+    report = fpjax.audit(den, fpjax.process.ddim(3), images=x.astype("float64"), condition=labels, guidance=3.0, seed=4)
     told = {
         "devices": jax.device_count(),
         "rows": report.table,
