@@ -13,17 +13,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fpjax import rules, sharding
+from fpjax import curves, multistep, rules, sharding
 from fpjax.denoiser import Denoiser
 from fpjax.evidence import Evidence, FpjaxError, Verdict
 from fpjax.jacobian import Extremes, Spectrum, extreme_eigenvalues, spectrum, symmetric_part
 from fpjax.process import Process
+from fpjax.samplers import MULTISTEP, first_order, with_sampler
 from fpjax.solve import Solution, check_solver, solve
 from fpjax.step import G, Step, denoised
-from fpjax.trajectory import Inversion, declared_modulus, generate, invert, prepare
+from fpjax.trajectory import Inversion, declared_modulus, generate, invert, prepare, stepped
 
 PICARD_LIMIT = 200  # plain iterations allowed by the question "convergence"
 SPECTRUM_TOL = 1e-6  # Ritz residual, relative; in float32 a hundred roundings, which is more
+DENSE = 1024  # values in a point up to which dense Jacobians are taken
 PAIR_SIZES = (1e-1, 1e-2, 1e-3, 1e-4)  # lengths of a witness pair, relative to the point's norm
 
 
@@ -37,6 +39,8 @@ class Measured(NamedTuple):
       null, conditional: extremes of the symmetric parts of J_0 and J_c, or None for unconditional models.
       ratio, pair: the largest ||G(a) - G(b)||/||a - b|| of the pairs tried along the top singular vector, and b.
       picard: plain iteration from the naive start, one for each image.
+      coupled: of a multistep sampler, the modulus of this step when the noisier states follow it (multistep.coupling),
+        one for each image; then the other fields are those of the step with its memory frozen. None otherwise.
     """
 
     y: jax.Array
@@ -47,6 +51,7 @@ class Measured(NamedTuple):
     ratio: jax.Array
     pair: jax.Array
     picard: Solution
+    coupled: np.ndarray | None = None
 
 
 @dataclasses.dataclass
@@ -58,8 +63,13 @@ class Report:
       table: the rows of ``audit.json``, plain data.
       round_trip: for each guidance, the largest round-trip error over the images whose every step was solved, how many
         those are, and network evaluations for an image.
-      images: for each guidance, arrays ``source``, ``latent``, ``again`` (n, *shape) in the process's coordinates.
+      images: for each guidance, arrays ``source``, ``latent``, ``again`` (n, *shape) in the process's coordinates; for
+        models with several conditions also ``edit``, the latent regenerated under another one, and their names ``caption``
+        and ``edited`` (n,).
       settings: what was asked for: images, precision, solver, tol, seed.
+      curves: for each guidance, what plots are drawn from (:func:`fpjax.curves.record`).
+      command: the command line that made this, or None when it was made from Python.
+      certificates: those written beside the report: ``file``, ``kind``, ``statement``, ``image`` (or None).
     """
 
     model: str
@@ -69,9 +79,13 @@ class Report:
     round_trip: list[dict[str, Any]]
     images: list[dict[str, np.ndarray]]
     settings: dict[str, Any]
+    curves: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    command: str | None = None
+    certificates: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain data, valid against ``fpjax/report/audit.schema.json``."""
+        command = {} if self.command is None else {"command": self.command}
         return {
             "format": "fpjax-audit/1",
             "model": self.model,
@@ -80,7 +94,9 @@ class Report:
             "settings": self.settings,
             "round_trip": self.round_trip,
             "rows": self.table,
-        }
+            "curves": self.curves,
+            "certificates": self.certificates,
+        } | command
 
     def verdicts(self, question: str, guidance: float | None = None) -> list[str]:
         """The verdicts on one question, in the order of the steps."""
@@ -89,7 +105,7 @@ class Report:
         ]
 
     def save(self, folder: str | Path) -> Path:
-        """Writes ``audit.json`` and ``report.html`` into a folder and returns the path of the page.
+        """Writes ``audit.json``, ``report.html`` and ``report.md`` into a folder and returns the path of the page.
 
         Raises:
           FpjaxError: if the folder cannot be written; no partial file is left.
@@ -110,6 +126,8 @@ def audit(
     tol: float | None = None,
     limit: int = 400,
     seed: int = 0,
+    histories: Sequence[str] = curves.METHODS,
+    sampler: str | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Report:
     """Asks of every step of an inversion whether it is well posed, and by what evidence.
@@ -121,6 +139,12 @@ def audit(
       guidance: one weight or several.
       solver, tol, limit: of the inversion; the default tol is 1e-12 in float64 and 1e-6 in float32.
       seed: of the random points and Lanczos starts.
+      histories: solvers whose residuals along the first image's steps are kept for the report; each one compiles a
+        program, so leave them out where nobody looks.
+      sampler: one of :data:`fpjax.samplers.SAMPLERS` on the process's levels; None for the process's own. A one-step
+        sampler is audited through its effective denoiser (:mod:`fpjax.composite`). A multistep sampler's uniqueness and
+        error are those of the whole system (:func:`fpjax.multistep.coupling`), and its contraction and convergence those
+        of one step with the memory of the solution; there d is at most 1024, since Jacobians are dense.
       progress: called with (units done, units in all, what is being done).
 
     Raises:
@@ -129,11 +153,13 @@ def audit(
     weights = [float(w) for w in ([guidance] if np.ndim(guidance) == 0 else list(guidance))]  # pyright: ignore
     if not weights:
         raise FpjaxError("give at least one guidance weight")
+    process = process if sampler is None else with_sampler(process, sampler)
     inputs = [(w, prepare(den, images, condition, w)) for w in weights]
     z = inputs[0][1].z
     dtype = z.dtype
     tol = (1e-12 if dtype == jnp.float64 else 1e-6) if tol is None else tol
-    check_solver(solver, tol, limit)
+    for name in (solver, *histories):
+        check_solver(name, tol, limit)
     total = len(weights) * (process.steps + 1)
     report = Report(den.name, process.describe(), weights, [], [], [], {})
     report.settings = {
@@ -158,18 +184,22 @@ def audit(
         inversion = invert(den, x.z, process, condition=x.condition, guidance=w, solver=solver, tol=tol, limit=limit)
         again = generate(den, inversion.latent, process, condition=x.condition, guidance=w)
         report.round_trip.append(_round_trip(w, x.z, again, inversion))
-        report.images.append(
-            {"source": np.asarray(x.z), "latent": np.asarray(inversion.latent), "again": np.asarray(again)}
-        )
-        modulus = declared_modulus(den, process, w)
+        report.images.append(_images(den, process, x, inversion, again, w))
+        spectra = []
+        seen = _seen(x, process, inversion)
+        modulus = declared_modulus(seen.x.den if process.table else den, process, w)
+        declared = seen.x.den.facts if process.table else den.facts
         for i in range(process.steps):
             tick(f"guidance {w:g}: step {i + 1} of {process.steps}")
-            step = _step(x, process, i)
-            measured = _measure(step, inversion, i, jax.random.fold_in(jax.random.key(seed), i), tol)
+            step = _step(seen.x, process, i)
+            measured = _measure(step, inversion, i, jax.random.fold_in(jax.random.key(seed), i), tol, seen)
             facts = rules.StepFacts(
-                i + 1, process.levels[i + 1], process.levels[i], w, den.facts, float(modulus[i]), tol
+                i + 1, process.levels[i + 1], process.levels[i], w, declared, float(modulus[i]), tol
             )
             report.table += rules.rows(facts, inversion, i, measured)
+            spectra.append(curves.edges(measured.spectrum))
+        kept = curves.record(_step(seen.x, process, 0), process, inversion, spectra, tol, histories, seen.memory)
+        report.curves.append({"guidance": w, **kept})
     if progress is not None:
         progress(total, total, "done")
     return report
@@ -193,6 +223,18 @@ def apply_structure(report: Report, proved, file: str) -> None:
                 "evidence": Evidence.ENCLOSED.name,
                 "detail": f"proved from the weights, whatever the target: m >= rho ({file}); sampled: {row['detail']}",
             }
+
+
+def _images(den: Denoiser, process: Process, x, inversion: Inversion, again, w: float) -> dict[str, np.ndarray]:
+    """What the report shows of each image; the edit asks for the condition after the image's own."""
+    out = {"source": x.z, "latent": inversion.latent, "again": again}
+    condition = np.asarray(x.condition)
+    other = (condition + 1) % max(len(den.conditions), 1)
+    if len(den.conditions) > 1:
+        names = [*den.conditions, "no condition"]
+        out["edit"] = generate(den, inversion.latent, process, condition=other, guidance=w)
+        out |= {"caption": [names[c] for c in condition], "edited": [names[c] for c in other]}
+    return {k: np.asarray(v) for k, v in out.items()}
 
 
 def _step(x, process: Process, i: int) -> Step:
@@ -225,7 +267,40 @@ def _points(key, y_s, y_t, x0, sigma):
     return jnp.concatenate([y_s, ended, x0 + sigma * noise])
 
 
-def _measure(step: Step, inversion: Inversion, i: int, key, tol: float) -> Measured:
+class _Seen(NamedTuple):
+    """How a sampler's steps look as E1.
+
+    Attributes:
+      x: the inputs with the denoiser to look at. memory: (n, steps, *shape) that a target lacks, 0 of one-step samplers.
+      coupled: (n, steps) moduli of a multistep sampler, or None.
+    """
+
+    x: Any
+    memory: Any
+    coupled: np.ndarray | None
+
+
+def _seen(x, process: Process, inversion: Inversion) -> _Seen:
+    if process.sampler not in MULTISTEP:
+        return _Seen(stepped(x, process), None, None)
+    if x.den.size > DENSE:
+        raise FpjaxError(f"the audit of {process.sampler} takes dense Jacobians, for at most {DENSE} values a point")
+    table = multistep.make_table(process, x.z.dtype)
+    path = jnp.asarray(inversion.path)
+    path = jnp.where(jnp.isfinite(path), path, path[:, :1])
+    found = np.asarray(multistep.jacobians(x, table, path), np.float64)
+    weights = np.asarray(process.table)
+    coupled = np.stack([multistep.coupling(j, process.rho, weights).modulus for j in found])
+    rho = process.rho.reshape(-1, *[1] * (path.ndim - 2))
+    memory = jnp.asarray(1 - rho, path.dtype) * multistep.memory_of(x, table, path[:, 1:])
+    rows = [
+        first_order(r, (1 - r) * w, s) for r, w, s in zip(process.rho, weights[:, 0], process.levels[1:], strict=True)
+    ]
+    frozen = dataclasses.replace(process, sampler="euler", table=tuple(map(tuple, rows)))
+    return _Seen(stepped(x, frozen), memory, coupled)
+
+
+def _measure(step: Step, inversion: Inversion, i: int, key, tol: float, seen: _Seen) -> Measured:
     path = jnp.asarray(inversion.path)
     y_s = jnp.where(jnp.isfinite(path[:, i]), path[:, i], path[:, 0])
     points = _points(jax.random.fold_in(key, 0), y_s, path[:, i + 1], path[:, 0], step.sigma)
@@ -236,18 +311,19 @@ def _measure(step: Step, inversion: Inversion, i: int, key, tol: float) -> Measu
     if step.den.conditions:
         null = _edges(lanes, points, jnp.full_like(lanes.condition, step.den.null), key)
         conditional = _edges(lanes, points, lanes.condition, key)
-    picard = _picard(step, y_s, tol)
-    return Measured(points, image, measured, null, conditional, ratio, pair, picard)
+    picard = _picard(step, y_s if seen.memory is None else y_s - seen.memory[:, i], y_s, tol)
+    coupled = None if seen.coupled is None else seen.coupled[:, i]
+    return Measured(points, image, measured, null, conditional, ratio, pair, picard, coupled)
 
 
 def _spectrum_tol(dtype) -> float:
     return max(SPECTRUM_TOL, 100 * float(jnp.finfo(dtype).eps))
 
 
-def _each(look, step: Step, points, what, *, together: bool = True):
+def _each(look, step: Step, points, key):
     """``look`` at every point under its own condition, on all devices."""
-    batch = (points, step.condition)
-    return sharding.over_devices(look, None, (step._replace(condition=None), what), batch, together=together)[0]
+    batch, shared = (points, step.condition), (step._replace(condition=None), key)
+    return sharding.over_devices(look, None, shared, batch, together=True)[0]
 
 
 def _look(step: Step, points, key):
@@ -293,15 +369,16 @@ def _edges_here(_, shared, batch):
     return jax.vmap(one)(*batch), ()
 
 
-def _picard(step: Step, targets, tol) -> Solution:
-    return _each(_picard_here, step, targets, jnp.asarray(tol, targets.dtype), together=False)
+def _picard(step: Step, targets, starts, tol) -> Solution:
+    batch, shared = (targets, starts, step.condition), (step._replace(condition=None), jnp.asarray(tol, targets.dtype))
+    return sharding.over_devices(_picard_here, None, shared, batch)[0]
 
 
 def _picard_here(_, shared, batch):
     step, tol = shared
 
-    def one(target, c):
+    def one(target, start, c):
         p = step._replace(target=target, condition=c)
-        return solve(G, target, p, solver="picard", tol=tol, limit=PICARD_LIMIT, stop="residual")
+        return solve(G, start, p, solver="picard", tol=tol, limit=PICARD_LIMIT, stop="residual")
 
     return jax.vmap(one)(*batch), ()
