@@ -20,7 +20,7 @@ from fpjax.lanes import ORDERS, Inputs, Levels, Options, Record, extrapolation_w
 from fpjax.process import Process
 from fpjax.samplers import MULTISTEP, with_sampler
 from fpjax.solve import check_solver, make_goal
-from fpjax.solvers import GRADIENT
+from fpjax.solvers import CLASSIC, GRADIENT
 from fpjax.step import F, Step
 
 LAYOUTS = ("lanes", "scan", "compact", "parallel")
@@ -227,6 +227,8 @@ def _check_layout(den: Denoiser, solver: str, layout: str, order: int) -> None:
         raise FpjaxError(f"order must be between 0 and {ORDERS}, got {order}")
     if solver in GRADIENT and not den.facts.symmetric:
         raise FpjaxError(f"{solver} needs a gradient denoiser (T6), and {den.name} is not declared symmetric; use auto")
+    if solver == CLASSIC and layout != "scan":
+        raise FpjaxError(f"{CLASSIC} makes several network calls in each iteration and has the layout scan only")
     if layout == "parallel" and solver not in ("auto", *parallel.METHODS):
         raise FpjaxError(
             f"the parallel layout has picard and anderson, not {solver}; use one of them or another layout"

@@ -11,14 +11,18 @@ from rich.progress import TimeRemainingColumn
 from rich.table import Table
 
 from fpjax.command import bar, guarded
+from fpjax.study import watching
 
 app = typer.Typer(
     help="Many audits at once: planned in a TOML file, resumable, kept in one SQLite file.", no_args_is_help=True
 )
 
+app.command()(watching.watch)
+
 File = Annotated[Path, typer.Argument(help="the study's results, STUDY.sqlite")]
 Scheduler = Annotated[str | None, typer.Option(help="a Dask scheduler, tcp://host:8786, instead of processes here")]
 Workers = Annotated[int | None, typer.Option(min=1, help="processes; one for each core if left out")]
+Watch = Annotated[bool, typer.Option("--watch", help="show the verdicts so far and the failures, too")]
 
 
 @app.command()
@@ -28,6 +32,7 @@ def run(
     out: Annotated[Path | None, typer.Option(help="results; beside the TOML file if left out")] = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    watch: Watch = False,
 ) -> None:
     """Do what a study asks for. What a former run has done is kept."""
     from fpjax import study
@@ -36,7 +41,7 @@ def run(
     path = out or plan.with_suffix(".sqlite")
     with study.Store(path, create=True) as store:
         store.plan(asked.text, asked.cells())
-        _work(store, asked, workers, scheduler)
+        _work(store, asked, workers, scheduler, watch=watch)
 
 
 @app.command()
@@ -107,14 +112,15 @@ def _planned(store):
     return asked
 
 
-def _work(store, asked, workers: int | None, scheduler: str | None) -> None:
+def _work(store, asked, workers: int | None, scheduler: str | None, *, watch: bool = False) -> None:
     """The study's cells with a progress bar; SIGTERM ends it like Ctrl-C does, with everything finished on disk."""
     from fpjax import study
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     engine = study.Dask(scheduler) if scheduler else study.Local(workers)
     try:
-        with bar(TimeRemainingColumn()) as shown:
+        columns = (TimeRemainingColumn(),)
+        with watching.Live(store.path, *columns) if watch else bar(*columns) as shown:
             start = store.tally()
             task = shown.add_task("cells", total=start.cells, completed=start.done + start.failed)
 

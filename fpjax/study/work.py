@@ -33,6 +33,7 @@ def audit_cell(cell: Cell) -> list[dict[str, Any]]:
         guidance=cell.guidance,
         solver=cell.solver,
         seed=cell.seed,
+        histories=(),
     )
     trips = [{"question": "round-trip", **trip} for trip in report.round_trip]
     return report.table + trips
