@@ -11,7 +11,7 @@ help:
 	@echo "make verify    audit an embedded model on embedded images; writes fpjax-report/report.html"
 	@echo "make test      run the tests (make test-all: the long ones too)"
 	@echo "make test-browser  look at the pages in headless Chromium (installs it where apt-get may)"
-	@echo "make docs      build the site into site/ (make docs-check: run every block of every page)"
+	@echo "make docs      build the site into build/site (make docs-check: run every block of every page)"
 	@echo "make test-bridge  run the tests that need torch and diffusers"
 	@echo "make prove     check the formal proofs with Coq"
 	@echo "make lint      ruff and pyright"

@@ -5,7 +5,6 @@ measurements into verdicts (:mod:`fpjax.rules`). Not in this room: HTML, plots, 
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fpjax import curves, multistep, rules
+from fpjax import curves, multistep, rules, sharding
 from fpjax.denoiser import Denoiser
 from fpjax.evidence import Evidence, FpjaxError, Verdict
 from fpjax.jacobian import Extremes, Spectrum, extreme_eigenvalues, spectrum, symmetric_part
@@ -321,9 +320,19 @@ def _spectrum_tol(dtype) -> float:
     return max(SPECTRUM_TOL, 100 * float(jnp.finfo(dtype).eps))
 
 
-@jax.jit
+def _each(look, step: Step, points, key):
+    """``look`` at every point under its own condition, on all devices."""
+    batch, shared = (points, step.condition), (step._replace(condition=None), key)
+    return sharding.over_devices(look, None, shared, batch, together=True)[0]
+
+
 def _look(step: Step, points, key):
     """Spectrum of J at every point, and the worst of a few pairs along its top singular vector (T3)."""
+    return _each(_look_here, step, points, key)
+
+
+def _look_here(_, shared, batch):
+    step, key = shared
 
     def one(y, c):
         p = step._replace(condition=c)
@@ -341,25 +350,35 @@ def _look(step: Step, points, key):
         best = jnp.argmax(ratios)
         return s, ratios[best], others[best]
 
-    return jax.vmap(one)(points, step.condition)
+    return jax.vmap(one)(*batch), ()
 
 
-@jax.jit
 def _edges(step: Step, points, condition, key) -> Extremes:
     """Extremes of the symmetric part of the unguided Jacobian under the given conditions."""
+    return _each(_edges_here, step._replace(condition=condition), points, key)
+
+
+def _edges_here(_, shared, batch):
+    step, key = shared
 
     def one(y, c):
         p = step._replace(condition=c, guidance=None)
         operator = symmetric_part(lambda v: denoised(v, p), y)
         return extreme_eigenvalues(operator, y.size, key, tol=_spectrum_tol(y.dtype), dtype=y.dtype)
 
-    return jax.vmap(one)(points, condition)
+    return jax.vmap(one)(*batch), ()
 
 
-@functools.partial(jax.jit)
 def _picard(step: Step, targets, starts, tol) -> Solution:
+    batch, shared = (targets, starts, step.condition), (step._replace(condition=None), jnp.asarray(tol, targets.dtype))
+    return sharding.over_devices(_picard_here, None, shared, batch)[0]
+
+
+def _picard_here(_, shared, batch):
+    step, tol = shared
+
     def one(target, start, c):
         p = step._replace(target=target, condition=c)
         return solve(G, start, p, solver="picard", tol=tol, limit=PICARD_LIMIT, stop="residual")
 
-    return jax.vmap(one)(targets, starts, step.condition)
+    return jax.vmap(one)(*batch), ()

@@ -288,6 +288,14 @@ def run(x: Inputs, levels: Levels, goal: Goal, options: Options) -> Record:
     return _run(options, x, levels, goal)
 
 
+def share(options: Options, shared, lanes) -> tuple[Record, jax.Array]:
+    """:func:`run` as :func:`fpjax.sharding.over_devices` takes it: ``shared`` is (den, guidance, levels, goal), ``lanes`` is
+    (z, condition); the count of calls is each device's own."""
+    den, guidance, levels, goal = shared
+    out = _run(options, Inputs(den, *lanes, guidance), levels, goal)
+    return out._replace(calls=None), out.calls  # pyright: ignore[reportArgumentType]
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _run(options: Options, x: Inputs, levels: Levels, goal: Goal) -> Record:
     return _solved(options, x, levels, goal)

@@ -147,6 +147,15 @@ def test_back_where_no_step_leads_out():
     assert float(s.residual) == pytest.approx(float(jnp.linalg.norm(1 + s.y**2)), rel=1e-12)
 
 
+def test_a_line_search_that_ends_in_noise_has_arrived():
+    """T16: no steps away from a solution that is as good as the dtype allows."""
+    rng = np.random.default_rng(9)
+    a, b = jnp.asarray(rng.normal(size=(8, 8)), jnp.float32), jnp.asarray(rng.normal(size=8), jnp.float32)
+    s = solve(wave, jnp.zeros(8, jnp.float32), (a, b), tol=1e-30, limit=400)
+    assert Exit(int(s.exit)) is Exit.CONVERGED_TO_PRECISION
+    assert int(s.reason) != 3
+
+
 def test_textbook_newton_takes_one_hand_computed_step():
     """One step of newton_gmres from y0 solves (I - J) s = r up to its forcing; an affine map is then solved at once."""
     rng = np.random.default_rng(8)
