@@ -58,6 +58,7 @@ def audit(
     precision: Double = Precision.DOUBLE,
     solver: Annotated[str, typer.Option(help="auto, picard, relaxed, anderson or newton_krylov")] = "auto",
     seed: Seed = 0,
+    sampler: Annotated[str | None, typer.Option(help="euler, heun, dpm2s, dpm2m or unipc")] = None,
 ) -> None:
     """Ask of every inversion step: does a solution exist, is it unique, is it found, how large is the error?"""
     use(precision)
@@ -69,6 +70,7 @@ def audit(
     den = fpjax.load(model)
     weights = numbers(guidance or ("1,3" if den.conditions else "1"), "--guidance")
     grid = fpjax.process.make(process.value, steps)
+    grid = grid if sampler is None else fpjax.samplers.with_sampler(grid, sampler)
     x, labels = embedded_images(den, images, seed)
     check_writable(out)
     with bar() as progress:
@@ -91,6 +93,7 @@ def audit(
         prove(report, den, grid, x, labels if den.conditions else None, model, out)
     options = {"steps": steps, "guidance": ",".join(map(str, weights)), "images": images, "process": process.value}
     options |= {"precision": precision.value, "solver": solver, "seed": seed}
+    options |= {} if sampler is None else {"sampler": sampler}
     report.command = shlex.join(["fpjax", "audit", model, *(str(p) for k, v in options.items() for p in (f"--{k}", v))])
     page = report.save(out)
     if as_json:
