@@ -16,6 +16,7 @@ import numpy as np
 from fpjax.evidence import FpjaxError
 
 KINDS = ("ddim", "edm", "rectified-flow")
+PURE_NOISE = 2.0**20  # a noise level from here on stands for infinity: D is the prediction from noise alone
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,19 @@ class Process:
       levels: noise levels sigma, strictly increasing; the first may be 0 (T10).
       timesteps: the process's own time of each level (integer t, sigma, or flow time t); -1 for a final sigma of 0.
       options: the arguments it was made from, for reports.
+      sampler: how a step is taken: "euler" (E1), or one of :data:`fpjax.samplers.SAMPLERS`.
+      table: the sampler's coefficients, one row a step; empty for E1 as it stands (see :mod:`fpjax.samplers`).
+      pure_noise: whether the last level is t = 1 of a flow, or a terminal abar of 0. There sigma is infinite and y has
+        no value: its label ``levels[-1]`` is any number above the level before, and y is that label times z.
     """
 
     kind: str
     levels: tuple[float, ...]
     timesteps: tuple[float, ...]
     options: tuple[tuple[str, object], ...] = ()
+    sampler: str = "euler"
+    table: tuple[tuple[float, ...], ...] = ()
+    pure_noise: bool = False
 
     def __post_init__(self):
         if self.kind not in KINDS:
@@ -43,6 +51,8 @@ class Process:
             raise FpjaxError("noise levels must be finite and at least 0")
         if any(a >= b for a, b in itertools.pairwise(self.levels)):
             raise FpjaxError("noise levels must increase strictly from the first to the last")
+        if self.table and len(self.table) != len(self.levels) - 1:
+            raise FpjaxError(f"{self.steps} steps need {self.steps} rows of coefficients, got {len(self.table)}")
 
     @property
     def steps(self) -> int:
@@ -66,6 +76,8 @@ class Process:
 
     def scale(self, sigma):
         """z / y at noise level sigma: sqrt(abar) for ddim, 1 for edm, 1 - t for rectified flow."""
+        if self.pure_noise and sigma == self.levels[-1]:
+            return 1 / sigma
         if self.kind == "ddim":
             return 1 / (1 + sigma**2) ** 0.5
         if self.kind == "rectified-flow":
@@ -82,7 +94,9 @@ class Process:
 
     def describe(self) -> dict:
         """The process as plain data, for reports and certificates."""
-        return {"kind": self.kind, "steps": self.steps, "sigmas": list(self.levels), **dict(self.options)}
+        plain = {"kind": self.kind, "steps": self.steps, "sigmas": list(self.levels), **dict(self.options)}
+        special = {"sampler": self.sampler, "coefficients": [list(row) for row in self.table]} if self.table else {}
+        return plain | special | ({"pure_noise": True} if self.pure_noise else {})
 
 
 def betas(schedule: str, train_steps: int = 1000, beta_start: float | None = None, beta_end: float | None = None):
@@ -125,7 +139,7 @@ def vp_sigma(abar):
     return np.sqrt((1 - abar) / abar)
 
 
-def _ddim_timesteps(steps: int, train_steps: int, spacing: str, offset: int) -> np.ndarray:
+def sampler_timesteps(steps: int, train_steps: int, spacing: str, offset: int) -> np.ndarray:
     """The integer times of a sampler, increasing; the conventions of Lin et al. 2024, Table 2."""
     if spacing == "trailing":
         t = np.round(np.arange(train_steps, 0, -train_steps / steps)).astype(np.int64)[::-1] - 1
@@ -174,7 +188,7 @@ def ddim(
     if offset < 0:
         raise FpjaxError("offset must be at least 0")
     abar = alphas_bar(schedule, train_steps, beta_start, beta_end)
-    t = _ddim_timesteps(steps, train_steps, spacing, offset)
+    t = sampler_timesteps(steps, train_steps, spacing, offset)
     sigmas = vp_sigma(abar[t])
     times = [float(v) for v in t]
     if final_sigma_zero:
