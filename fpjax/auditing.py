@@ -17,7 +17,7 @@ import numpy as np
 from fpjax import rules
 from fpjax.denoiser import Denoiser
 from fpjax.evidence import Evidence, FpjaxError, Verdict
-from fpjax.jacobian import Extremes, Spectrum, extreme_eigenvalues, spectrum, symmetric_part
+from fpjax.jacobian import MOST, Extremes, Spectrum, extreme_eigenvalues, spectrum, symmetric_part
 from fpjax.process import Process
 from fpjax.solve import Solution, check_solver, solve
 from fpjax.step import G, Step, denoised
@@ -28,8 +28,27 @@ SPECTRUM_TOL = 1e-6  # Ritz residual, relative; in float32 a hundred roundings, 
 PAIR_SIZES = (1e-1, 1e-2, 1e-3, 1e-4)  # lengths of a witness pair, relative to the point's norm
 
 
+class Budget(NamedTuple):
+    """How much an audit spends on each step; the default suits small networks, and less is weaker evidence.
+
+    Attributes:
+      points: for each image, 1 to 3: where the solver ended, the naive start, a fresh sample at this noise level.
+      lanczos: most iterations of each spectrum; an extreme eigenvalue may then be missed, and its residual says so.
+      picard: plain iterations allowed by the question "convergence".
+      at_once: points whose spectra are computed together; memory is proportional to it. None: all.
+    """
+
+    points: int = 3
+    lanczos: int = MOST
+    picard: int = PICARD_LIMIT
+    at_once: int | None = None
+
+
+BUDGET = Budget()
+
+
 class Measured(NamedTuple):
-    """What one step's points say; the leading axis counts points, three for each image (:func:`_points`).
+    """What one step's points say; the leading axis counts points, a few for each image (:func:`_points`).
 
     Attributes:
       y: the points, in y-coordinates.
@@ -111,6 +130,7 @@ def audit(
     tol: float | None = None,
     limit: int = 400,
     seed: int = 0,
+    budget: Budget = BUDGET,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Report:
     """Asks of every step of an inversion whether it is well posed, and by what evidence.
@@ -122,6 +142,7 @@ def audit(
       guidance: one weight or several.
       solver, tol, limit: of the inversion; the default tol is 1e-12 in float64 and 1e-6 in float32.
       seed: of the random points and Lanczos starts.
+      budget: how many points are looked at and how closely; see :class:`Budget`.
       progress: called with (units done, units in all, what is being done).
 
     Raises:
@@ -135,15 +156,17 @@ def audit(
     dtype = z.dtype
     tol = (1e-12 if dtype == jnp.float64 else 1e-6) if tol is None else tol
     check_solver(solver, tol, limit)
+    _check_budget(budget)
     total = len(weights) * (process.steps + 1)
     report = Report(den.name, process.describe(), weights, [], [], [], {})
     report.settings = {
         "images": len(z),
-        "points": 3 * len(z),
+        "points": budget.points * len(z),
         "precision": str(dtype),
         "solver": solver,
         "tol": tol,
-        "picard_limit": PICARD_LIMIT,
+        "picard_limit": budget.picard,
+        "lanczos": budget.lanczos,
         "seed": seed,
     }
     done = 0
@@ -166,7 +189,7 @@ def audit(
         for i in range(process.steps):
             tick(f"guidance {w:g}: step {i + 1} of {process.steps}")
             step = _step(x, process, i)
-            measured = _measure(step, inversion, i, jax.random.fold_in(jax.random.key(seed), i), tol)
+            measured = _measure(step, inversion, i, jax.random.fold_in(jax.random.key(seed), i), tol, budget)
             facts = rules.StepFacts(
                 i + 1, process.levels[i + 1], process.levels[i], w, den.facts, float(modulus[i]), tol
             )
@@ -174,6 +197,13 @@ def audit(
     if progress is not None:
         progress(total, total, "done")
     return report
+
+
+def _check_budget(budget: Budget) -> None:
+    if budget.points not in (1, 2, 3):
+        raise FpjaxError(f"an audit looks at 1, 2 or 3 points for each image and step, not {budget.points}")
+    if budget.lanczos < 2 or budget.picard < 1 or (budget.at_once is not None and budget.at_once < 1):
+        raise FpjaxError("an audit needs at least 2 Lanczos iterations, 1 plain iteration and 1 point at once")
 
 
 def apply_structure(report: Report, proved, file: str) -> None:
@@ -219,25 +249,32 @@ def _round_trip(w: float, source, again, inversion: Inversion) -> dict[str, Any]
     }
 
 
-def _points(key, y_s, y_t, x0, sigma):
-    """Three points for each image: the naive start, where the solver ended, and a fresh sample at this noise level."""
-    noise = jax.random.normal(key, x0.shape, x0.dtype)
+def _points(key, y_s, y_t, x0, sigma, count: int):
+    """Points for each image: the naive start, where the solver ended, and a fresh sample at this noise level.
+
+    Of two, the first two; of one, the second.
+    """
     ended = jnp.where(jnp.isfinite(y_t), y_t, y_s)
+    if count == 1:
+        return ended
+    if count == 2:
+        return jnp.concatenate([y_s, ended])
+    noise = jax.random.normal(key, x0.shape, x0.dtype)
     return jnp.concatenate([y_s, ended, x0 + sigma * noise])
 
 
-def _measure(step: Step, inversion: Inversion, i: int, key, tol: float) -> Measured:
+def _measure(step: Step, inversion: Inversion, i: int, key, tol: float, budget: Budget = BUDGET) -> Measured:
     path = jnp.asarray(inversion.path)
     y_s = jnp.where(jnp.isfinite(path[:, i]), path[:, i], path[:, 0])
-    points = _points(jax.random.fold_in(key, 0), y_s, path[:, i + 1], path[:, 0], step.sigma)
-    image = np.tile(np.arange(y_s.shape[0]), 3)
+    points = _points(jax.random.fold_in(key, 0), y_s, path[:, i + 1], path[:, 0], step.sigma, budget.points)
+    image = np.tile(np.arange(y_s.shape[0]), budget.points)
     lanes = step._replace(condition=step.condition[image])
-    measured, ratio, pair = _look(lanes, points, key)
+    measured, ratio, pair = _look(lanes, points, key, budget)
     null = conditional = None
     if step.den.conditions:
-        null = _edges(lanes, points, jnp.full_like(lanes.condition, step.den.null), key)
-        conditional = _edges(lanes, points, lanes.condition, key)
-    picard = _picard(step, y_s, tol)
+        null = _edges(lanes, points, jnp.full_like(lanes.condition, step.den.null), key, budget)
+        conditional = _edges(lanes, points, lanes.condition, key, budget)
+    picard = _picard(step, y_s, tol, budget)
     return Measured(points, image, measured, null, conditional, ratio, pair, picard)
 
 
@@ -245,13 +282,21 @@ def _spectrum_tol(dtype) -> float:
     return max(SPECTRUM_TOL, 100 * float(jnp.finfo(dtype).eps))
 
 
-@jax.jit
-def _look(step: Step, points, key):
+def _each(function: Callable, arguments, at_once: int | None):
+    """``function`` of every point, ``at_once`` of them in one batch."""
+    if at_once is None or at_once >= len(arguments[0]):
+        return jax.vmap(function)(*arguments)
+    return jax.lax.map(lambda x: function(*x), arguments, batch_size=None if at_once == 1 else at_once)
+
+
+@functools.partial(jax.jit, static_argnames="budget")
+def _look(step: Step, points, key, budget: Budget = BUDGET):
     """Spectrum of J at every point, and the worst of a few pairs along its top singular vector (T3)."""
 
     def one(y, c):
         p = step._replace(condition=c)
-        s = spectrum(denoised, y, p, key, tol=_spectrum_tol(y.dtype))
+        options = {"tol": _spectrum_tol(y.dtype), "steps": budget.lanczos, "norms": ("departure",)}
+        s = spectrum(denoised, y, p, key, **options)
         base = G(y, p)
         size = jnp.linalg.norm(y.reshape(-1)) + 1
         direction = s.departure.right.reshape(y.shape)
@@ -265,25 +310,26 @@ def _look(step: Step, points, key):
         best = jnp.argmax(ratios)
         return s, ratios[best], others[best]
 
-    return jax.vmap(one)(points, step.condition)
+    return _each(one, (points, step.condition), budget.at_once)
 
 
-@jax.jit
-def _edges(step: Step, points, condition, key) -> Extremes:
+@functools.partial(jax.jit, static_argnames="budget")
+def _edges(step: Step, points, condition, key, budget: Budget = BUDGET) -> Extremes:
     """Extremes of the symmetric part of the unguided Jacobian under the given conditions."""
 
     def one(y, c):
         p = step._replace(condition=c, guidance=None)
         operator = symmetric_part(lambda v: denoised(v, p), y)
-        return extreme_eigenvalues(operator, y.size, key, tol=_spectrum_tol(y.dtype), dtype=y.dtype)
+        options = {"tol": _spectrum_tol(y.dtype), "steps": budget.lanczos, "dtype": y.dtype}
+        return extreme_eigenvalues(operator, y.size, key, **options)
 
-    return jax.vmap(one)(points, condition)
+    return _each(one, (points, condition), budget.at_once)
 
 
-@functools.partial(jax.jit)
-def _picard(step: Step, targets, tol) -> Solution:
+@functools.partial(jax.jit, static_argnames="budget")
+def _picard(step: Step, targets, tol, budget: Budget = BUDGET) -> Solution:
     def one(target, c):
         p = step._replace(target=target, condition=c)
-        return solve(G, target, p, solver="picard", tol=tol, limit=PICARD_LIMIT, stop="residual")
+        return solve(G, target, p, solver="picard", tol=tol, limit=budget.picard, stop="residual")
 
     return jax.vmap(one)(targets, step.condition)

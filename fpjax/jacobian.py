@@ -338,7 +338,7 @@ class Spectrum(NamedTuple):
 
     Attributes:
       symmetric: extremes of (J + J^T)/2.
-      norm: ||J||. departure: ||I - J||. asymmetry: ||J - J^T||/2.
+      norm: ||J||. departure: ||I - J||. asymmetry: ||J - J^T||/2. None where it was not asked for.
     """
 
     symmetric: Extremes
@@ -347,14 +347,20 @@ class Spectrum(NamedTuple):
     asymmetry: Norm
 
 
-@functools.partial(jax.jit, static_argnames=("function", "steps"))
-def spectrum(function: Callable, y, params, key, *, tol=1e-8, steps: int = MOST) -> Spectrum:
+NORMS = ("norm", "departure", "asymmetry")
+
+
+@functools.partial(jax.jit, static_argnames=("function", "steps", "norms"))
+def spectrum(
+    function: Callable, y, params, key, *, tol=1e-8, steps: int = MOST, norms: tuple[str, ...] = NORMS
+) -> Spectrum:
     """Extremes of sym J, ||J||, ||I - J|| and ||J - J^T||/2 for J the Jacobian of ``function(y, params)`` in y.
 
     Args:
       function: top-level, (y, params) -> array like y.
       y: one point; its dtype is that of the computation.
       steps: most Lanczos iterations of each of the four.
+      norms: which of the three norms are wanted; the others are None.
     """
     forward, transpose = linear(lambda v: function(v, params), y)
     d = y.size
@@ -371,5 +377,7 @@ def spectrum(function: Callable, y, params, key, *, tol=1e-8, steps: int = MOST)
     # One after the other in one loop, so that the iteration is compiled once for the three.
     ahead = (forward, lambda v: v - forward(v), lambda v: (forward(v) - transpose(v)) / 2)
     back = (transpose, lambda u: u - transpose(u), lambda u: (transpose(u) - forward(u)) / 2)
-    norms = jax.lax.map(norm, (jnp.arange(3, dtype=jnp.int32), keys[1:]))
-    return Spectrum(symmetric, *(jax.tree.map(lambda a, i=i: a[i], norms) for i in range(3)))
+    wanted = jnp.asarray([NORMS.index(name) for name in norms], jnp.int32)
+    found = jax.lax.map(norm, (wanted, keys[1:][wanted]))
+    each = {name: jax.tree.map(lambda a, i=i: a[i], found) for i, name in enumerate(norms)}
+    return Spectrum(symmetric, *(each.get(name) for name in NORMS))  # pyright: ignore[reportArgumentType]

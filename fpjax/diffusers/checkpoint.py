@@ -7,7 +7,7 @@ network of :mod:`fpjax.models.unet` and needs no torch; everything else goes thr
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from fpjax.denoiser import Denoiser
-from fpjax.diffusers import autoencoder, bridge, coordinates, families, folder, text
+from fpjax import schedulers
+from fpjax.diffusers import autoencoder, bridge, families, folder, text
 from fpjax.diffusers.folder import Part
 from fpjax.evidence import FpjaxError
 from fpjax.models import unet
+from fpjax.preconditioning import Preconditioning
 from fpjax.process import Process
 
 NETWORKS = ("unet", "transformer")
@@ -52,23 +54,25 @@ class Bridged:
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """``fn(params, y, sigma, condition)`` of a Denoiser: from y and sigma to what the network is given, and its output.
+    """``fn(params, y, sigma, condition)`` of a Denoiser: D = c_skip·y + c_out·network(c_in·y, c_noise).
 
     Attributes:
-      predict: ``predict(tensors, x, t, row)``. coordinates: the scheduler's.
+      predict: ``predict(tensors, x, t, row)``. seen: what the scheduler puts between D and the network.
+      classes: whether the condition is the index of a class.
     """
 
     predict: Native | Bridged
-    coordinates: coordinates.Coordinates
+    seen: Preconditioning
     classes: bool
 
     def __call__(self, params, y, sigma, condition):
-        """What the network predicts at the scaled state y."""
-        x, t = self.coordinates.enter(y, sigma)
+        """D(y, sigma) under a condition index."""
+        seen = self.seen
         row = {name: table[condition] for name, table in params["conditions"].items()}
         if self.classes:
             row["label"] = jnp.asarray(condition, jnp.int32)
-        return self.predict(params["network"], x, t, row)
+        out = self.predict(params["network"], seen.c_in(sigma) * y, seen.c_noise(sigma), row)
+        return seen.c_skip(sigma) * y + seen.c_out(sigma) * out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,13 +89,25 @@ class Checkpoint:
     scheduler: dict[str, Any]
     denoiser: Denoiser
 
-    def process(self, steps: int) -> Process:
-        """The noise levels that the checkpoint's own scheduler visits in ``steps`` steps.
+    def process(self, steps: int, **options) -> Process:
+        """The process that the checkpoint's own scheduler runs in ``steps`` steps; see :func:`fpjax.schedulers.from_config`.
+
+        Where the pipeline itself computes a scheduler's arguments (Flux, Stable Diffusion 3), they are computed here.
+
+        Args:
+          options: settings that override the scheduler's, such as ``clip_sample=False`` or ``_class_name``.
 
         Raises:
-          FpjaxError: if the scheduler cannot be expressed as E1.
+          FpjaxError: if the scheduler is not a smooth deterministic step.
         """
-        return coordinates.from_config(self.scheduler, steps)
+        kind = options.get("_class_name", self.scheduler.get("_class_name"))
+        if kind == "FlowMatchEulerDiscreteScheduler":
+            _, h, w = self.denoiser.shape
+            if self.scheduler.get("use_dynamic_shifting"):
+                options = {"image_seq_len": h // 2 * (w // 2)} | options
+            if self.network.kind == "FluxTransformer2DModel":
+                options = {"sigmas": np.linspace(1, 1 / steps, steps)} | options
+        return schedulers.from_config(self.scheduler, steps, **options)
 
     @functools.cached_property
     def autoencoder(self) -> autoencoder.Autoencoder | None:
@@ -151,17 +167,21 @@ def open_checkpoint(
     elif classes is not None:
         names = tuple(str(i) for i in range(classes))
     tensors = _tensors(part, module, predict, classes, plan)
-    params = {"network": tensors, "conditions": {k: jnp.asarray(_floats(v)) for k, v in tables.items()}}
-    seen = coordinates.read(steps)
-    fn = Network(predict, seen, classes is not None)
-    name = path.resolve().name
-    den = Denoiser.from_function(fn, params, shape, predicts=seen.predicts, conditions=names, name=name)
+    params = {"network": tensors, "conditions": {k: jnp.asarray(np.float32(v)) for k, v in tables.items()}}
+    fn = Network(predict, _seen(steps), classes is not None)
+    den = Denoiser.from_function(fn, params, shape, conditions=names, name=path.resolve().name)
     return Checkpoint(path, part, steps, den)
 
 
-def _floats(table):
-    table = np.asarray(table)
-    return table.astype(np.float32)
+def _seen(config: dict[str, Any]) -> Preconditioning:
+    """What the network was trained to see, whether or not the scheduler's own steps can be expressed."""
+    name = str(config.get("_class_name")).removeprefix("Flax")
+    if name in schedulers.REFUSED:
+        name = "DDIMScheduler"  # the same betas, hence the same network
+    known = schedulers.DEFAULTS.get(name, {})
+    steps_only = {"clip_sample": False, "thresholding": False, "variance_type": None, "algorithm_type": "dpmsolver++"}
+    options = {key: value for key, value in steps_only.items() if key in known}
+    return schedulers.preconditioning(config, _class_name=name, **options)
 
 
 def _network(path: Path, parts: dict[str, tuple[str, str]]) -> Part:

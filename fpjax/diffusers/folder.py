@@ -34,11 +34,6 @@ class Part:
     config: dict[str, Any]
 
 
-def is_checkpoint(path: Path) -> bool:
-    """Whether a folder looks like diffusers': an index of parts, a configuration, or a scheduler's."""
-    return any((path / name).is_file() for name in ("model_index.json", "config.json", "scheduler_config.json"))
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object.
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fpjax.evidence import FpjaxError
 
@@ -297,7 +298,7 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
 
     def get(name, shape):
         found[name] = shape
-        return jnp.zeros(shape, jnp.float32)
+        return np.zeros(shape, np.float32)
 
     side = 2 ** (len(config.block_out_channels) - 1)
     x = jax.ShapeDtypeStruct((config.in_channels, side, side), jnp.float32)
@@ -310,15 +311,16 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def random(config: Config, seed: int = 0) -> dict[str, jax.Array]:
+def random(config: Config, seed: int = 0) -> dict[str, np.ndarray]:
     """Random float32 tensors of the right shapes: for tests of cost, not of quality."""
+    rng = np.random.default_rng(seed)
     params = {}
-    for i, (name, shape) in enumerate(sorted(shapes(config).items())):
-        if ".norm" in name or "norm_out" in name or "group_norm" in name:
-            params[name] = jnp.full(shape, name.endswith("weight"), jnp.float32)
+    for name, shape in sorted(shapes(config).items()):
+        if "norm" in name:
+            params[name] = np.full(shape, name.endswith("weight"), np.float32)
         elif name.endswith("bias"):
-            params[name] = jnp.zeros(shape, jnp.float32)
+            params[name] = np.zeros(shape, np.float32)
         else:
-            key = jax.random.fold_in(jax.random.key(seed), i)
-            params[name] = jax.random.normal(key, shape, jnp.float32) / math.sqrt(max(1, math.prod(shape[1:])))
+            scale = np.float32(1 / math.sqrt(max(1, math.prod(shape[1:]))))
+            params[name] = scale * rng.standard_normal(shape, np.float32)
     return params
