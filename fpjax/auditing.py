@@ -14,17 +14,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fpjax import rules
+from fpjax import multistep, rules
 from fpjax.denoiser import Denoiser
 from fpjax.evidence import Evidence, FpjaxError, Verdict
 from fpjax.jacobian import MOST, Extremes, Spectrum, extreme_eigenvalues, spectrum, symmetric_part
 from fpjax.process import Process
+from fpjax.samplers import MULTISTEP, first_order, with_sampler
 from fpjax.solve import Solution, check_solver, solve
 from fpjax.step import G, Step, denoised
-from fpjax.trajectory import Inversion, declared_modulus, generate, invert, prepare
+from fpjax.trajectory import Inversion, declared_modulus, generate, invert, prepare, stepped
 
 PICARD_LIMIT = 200  # plain iterations allowed by the question "convergence"
 SPECTRUM_TOL = 1e-6  # Ritz residual, relative; in float32 a hundred roundings, which is more
+DENSE = 1024  # values in a point up to which dense Jacobians are taken
 PAIR_SIZES = (1e-1, 1e-2, 1e-3, 1e-4)  # lengths of a witness pair, relative to the point's norm
 
 
@@ -57,6 +59,8 @@ class Measured(NamedTuple):
       null, conditional: extremes of the symmetric parts of J_0 and J_c, or None for unconditional models.
       ratio, pair: the largest ||G(a) - G(b)||/||a - b|| of the pairs tried along the top singular vector, and b.
       picard: plain iteration from the naive start, one for each image.
+      coupled: of a multistep sampler, the modulus of this step when the noisier states follow it (multistep.coupling),
+        one for each image; then the other fields are those of the step with its memory frozen. None otherwise.
     """
 
     y: jax.Array
@@ -67,6 +71,7 @@ class Measured(NamedTuple):
     ratio: jax.Array
     pair: jax.Array
     picard: Solution
+    coupled: np.ndarray | None = None
 
 
 @dataclasses.dataclass
@@ -131,6 +136,7 @@ def audit(
     limit: int = 400,
     seed: int = 0,
     budget: Budget = BUDGET,
+    sampler: str | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Report:
     """Asks of every step of an inversion whether it is well posed, and by what evidence.
@@ -143,6 +149,10 @@ def audit(
       solver, tol, limit: of the inversion; the default tol is 1e-12 in float64 and 1e-6 in float32.
       seed: of the random points and Lanczos starts.
       budget: how many points are looked at and how closely; see :class:`Budget`.
+      sampler: one of :data:`fpjax.samplers.SAMPLERS` on the process's levels; None for the process's own. A one-step
+        sampler is audited through its effective denoiser (:mod:`fpjax.composite`). A multistep sampler's uniqueness and
+        error are those of the whole system (:func:`fpjax.multistep.coupling`), and its contraction and convergence those
+        of one step with the memory of the solution; there d is at most 1024, since Jacobians are dense.
       progress: called with (units done, units in all, what is being done).
 
     Raises:
@@ -151,6 +161,7 @@ def audit(
     weights = [float(w) for w in ([guidance] if np.ndim(guidance) == 0 else list(guidance))]  # pyright: ignore
     if not weights:
         raise FpjaxError("give at least one guidance weight")
+    process = process if sampler is None else with_sampler(process, sampler)
     inputs = [(w, prepare(den, images, condition, w)) for w in weights]
     z = inputs[0][1].z
     dtype = z.dtype
@@ -185,13 +196,15 @@ def audit(
         report.images.append(
             {"source": np.asarray(x.z), "latent": np.asarray(inversion.latent), "again": np.asarray(again)}
         )
-        modulus = declared_modulus(den, process, w)
+        seen = _seen(x, process, inversion)
+        modulus = declared_modulus(seen.x.den if process.table else den, process, w)
+        declared = seen.x.den.facts if process.table else den.facts
         for i in range(process.steps):
             tick(f"guidance {w:g}: step {i + 1} of {process.steps}")
-            step = _step(x, process, i)
-            measured = _measure(step, inversion, i, jax.random.fold_in(jax.random.key(seed), i), tol, budget)
+            step = _step(seen.x, process, i)
+            measured = _measure(step, inversion, i, jax.random.fold_in(jax.random.key(seed), i), tol, seen, budget)
             facts = rules.StepFacts(
-                i + 1, process.levels[i + 1], process.levels[i], w, den.facts, float(modulus[i]), tol
+                i + 1, process.levels[i + 1], process.levels[i], w, declared, float(modulus[i]), tol
             )
             report.table += rules.rows(facts, inversion, i, measured)
     if progress is not None:
@@ -263,7 +276,42 @@ def _points(key, y_s, y_t, x0, sigma, count: int):
     return jnp.concatenate([y_s, ended, x0 + sigma * noise])
 
 
-def _measure(step: Step, inversion: Inversion, i: int, key, tol: float, budget: Budget = BUDGET) -> Measured:
+class _Seen(NamedTuple):
+    """How a sampler's steps look as E1.
+
+    Attributes:
+      x: the inputs with the denoiser to look at. memory: (n, steps, *shape) that a target lacks, 0 of one-step samplers.
+      coupled: (n, steps) moduli of a multistep sampler, or None.
+    """
+
+    x: Any
+    memory: Any
+    coupled: np.ndarray | None
+
+
+def _seen(x, process: Process, inversion: Inversion) -> _Seen:
+    if process.sampler not in MULTISTEP:
+        return _Seen(stepped(x, process), None, None)
+    if x.den.size > DENSE:
+        raise FpjaxError(f"the audit of {process.sampler} takes dense Jacobians, for at most {DENSE} values a point")
+    table = multistep.make_table(process, x.z.dtype)
+    path = jnp.asarray(inversion.path)
+    path = jnp.where(jnp.isfinite(path), path, path[:, :1])
+    found = np.asarray(multistep.jacobians(x, table, path), np.float64)
+    weights = np.asarray(process.table)
+    coupled = np.stack([multistep.coupling(j, process.rho, weights).modulus for j in found])
+    rho = process.rho.reshape(-1, *[1] * (path.ndim - 2))
+    memory = jnp.asarray(1 - rho, path.dtype) * multistep.memory_of(x, table, path[:, 1:])
+    rows = [
+        first_order(r, (1 - r) * w, s) for r, w, s in zip(process.rho, weights[:, 0], process.levels[1:], strict=True)
+    ]
+    frozen = dataclasses.replace(process, sampler="euler", table=tuple(map(tuple, rows)))
+    return _Seen(stepped(x, frozen), memory, coupled)
+
+
+def _measure(
+    step: Step, inversion: Inversion, i: int, key, tol: float, seen: _Seen, budget: Budget = BUDGET
+) -> Measured:
     path = jnp.asarray(inversion.path)
     y_s = jnp.where(jnp.isfinite(path[:, i]), path[:, i], path[:, 0])
     points = _points(jax.random.fold_in(key, 0), y_s, path[:, i + 1], path[:, 0], step.sigma, budget.points)
@@ -274,8 +322,9 @@ def _measure(step: Step, inversion: Inversion, i: int, key, tol: float, budget: 
     if step.den.conditions:
         null = _edges(lanes, points, jnp.full_like(lanes.condition, step.den.null), key, budget)
         conditional = _edges(lanes, points, lanes.condition, key, budget)
-    picard = _picard(step, y_s, tol, budget)
-    return Measured(points, image, measured, null, conditional, ratio, pair, picard)
+    picard = _picard(step, y_s if seen.memory is None else y_s - seen.memory[:, i], y_s, tol, budget)
+    coupled = None if seen.coupled is None else seen.coupled[:, i]
+    return Measured(points, image, measured, null, conditional, ratio, pair, picard, coupled)
 
 
 def _spectrum_tol(dtype) -> float:
@@ -327,9 +376,9 @@ def _edges(step: Step, points, condition, key, budget: Budget = BUDGET) -> Extre
 
 
 @functools.partial(jax.jit, static_argnames="budget")
-def _picard(step: Step, targets, tol, budget: Budget = BUDGET) -> Solution:
-    def one(target, c):
+def _picard(step: Step, targets, starts, tol, budget: Budget = BUDGET) -> Solution:
+    def one(target, start, c):
         p = step._replace(target=target, condition=c)
-        return solve(G, target, p, solver="picard", tol=tol, limit=budget.picard, stop="residual")
+        return solve(G, start, p, solver="picard", tol=tol, limit=budget.picard, stop="residual")
 
-    return jax.vmap(one)(targets, step.condition)
+    return jax.vmap(one)(targets, starts, step.condition)

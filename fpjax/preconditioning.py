@@ -67,7 +67,9 @@ class Preconditioning:
         if self.predicts == "velocity":
             return self.c_in(sigma)
         constant = {"x0": jnp.zeros_like(sigma), "eps": jnp.ones_like(sigma)}
-        return constant[self.predicts] if self.predicts in constant else 1 / (1 + sigma**2)
+        if self.predicts in constant:
+            return constant[self.predicts]
+        return jnp.where(_pure(sigma), jnp.zeros_like(sigma), 1 / (1 + sigma**2))
 
     def c_out(self, sigma):
         """The factor of the network's output in D."""

@@ -85,7 +85,9 @@ def _solved(codes: np.ndarray) -> np.ndarray:
 
 
 def modulus(f: StepFacts, measured) -> np.ndarray:
-    """T2's m = rho + (1 - rho)·lambda_min(sym J) at every point."""
+    """T2's m = rho + (1 - rho)·lambda_min(sym J) at every point; of a multistep sampler that of the coupled step."""
+    if measured.coupled is not None:
+        return np.asarray(measured.coupled, np.float64)
     return f.rho + (1 - f.rho) * np.asarray(measured.spectrum.symmetric.low, np.float64)
 
 
@@ -126,9 +128,20 @@ def _uniqueness(f: StepFacts, measured) -> dict[str, Any]:
         return common | {"verdict": Verdict.INCONCLUSIVE, "detail": "the Jacobian is not finite at some point"}
     if (m > 0).all():
         declared = f"; declared m >= {f.modulus:.3g}" if f.modulus > 0 else ""
-        detail = f"modulus m > 0 at all {m.size} points, smallest {m.min():.3g}{declared}"
+        where = "points" if measured.coupled is None else "trajectories, the noisier states following"
+        detail = f"modulus m > 0 at all {m.size} {where}, smallest {m.min():.3g}{declared}"
         return common | {"verdict": Verdict.SUPPORTED, "detail": detail}
     worst = int(np.argmin(m))
+    if measured.coupled is not None:
+        detail = (
+            f"modulus m = {m[worst]:.3g} <= 0 on the trajectory of image {worst}, the noisier states following "
+            f"({int((m <= 0).sum())} of {m.size}): uniqueness is open"
+        )
+        return common | {
+            "verdict": Verdict.INCONCLUSIVE,
+            "detail": detail,
+            "witness": {"image": worst, "modulus": finite(m[worst])},
+        }
     detail = (
         f"modulus m = {m[worst]:.3g} <= 0 at a point of image {int(measured.image[worst])} "
         f"({int((m <= 0).sum())} of {m.size} points): T2 does not apply, so uniqueness is open"

@@ -104,8 +104,8 @@ def dpm2m(levels, *, solver_type: str = "midpoint", last: str = "auto") -> np.nd
     return weights
 
 
-def unipc(levels, *, solver_type: str = "bh2", lower_order_final: bool = True, corrector: bool = True) -> np.ndarray:
-    """Weights (steps, 3) of UniPC-2 with its corrector (Zhao et al. 2023), for the predicted states.
+def unipc(levels, *, order: int = 2, solver_type: str = "bh2", lower_order_final: bool = True) -> np.ndarray:
+    """Weights (steps, 3) of UniPC (order 1 or 2) with its corrector (Zhao et al. 2023), for the predicted states.
 
     The corrector changes the state that a step starts from and not the one where the network is evaluated, and its
     changes are linear in the outputs of the network: seen from the predicted states the sampler is a linear multistep
@@ -118,12 +118,12 @@ def unipc(levels, *, solver_type: str = "bh2", lower_order_final: bool = True, c
     )  # the corrected state minus the predicted one, as multiples of D at its own level and those above
     for i in range(steps - 1, -1, -1):
         rho = levels[i] / levels[i + 1]
-        first = i == steps - 1 or (i == 0 and (lower_order_final or levels[0] == 0))
-        step = np.asarray([1 - rho, 0.0, 0.0])
+        first = order == 1 or i == steps - 1 or (i == 0 and (lower_order_final or levels[0] == 0))
+        step = np.asarray([1 - rho, 0.0, 0.0])  # of the prediction, as multiples of D at the levels from i + 1 on up
         if not first:
             step += _unipc_slope(levels, i, solver_type) * np.asarray([-0.5, 0.5, 0.0])
         weights[i] = (rho * shift + step) / (1 - rho)
-        if corrector and i > 0:
+        if i > 0:
             shift = _unipc_shift(levels, i, solver_type, first)
     return weights
 

@@ -88,6 +88,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "UniPCMultistepScheduler": MULTISTEP | {"solver_type": "bh2", "predict_x0": True, "disable_corrector": []},
 }
 SCHEDULERS = tuple(DEFAULTS)
+WHOLE = ("DPMSolverMultistepScheduler", "UniPCMultistepScheduler")  # these tell the network whole times only
 OPTIONS = ("mu", "image_seq_len", "sigmas")  # of FlowMatchEulerDiscreteScheduler, what its pipelines pass
 PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v", "flow_prediction": "velocity"}
 REFUSED = {
@@ -146,8 +147,11 @@ def prediction(config: dict, **options) -> str:
     return PREDICTIONS[c["prediction_type"]]
 
 
-def preconditioning(config: dict, **options) -> Preconditioning:
+def preconditioning(config: dict, process: Process | None = None, **options) -> Preconditioning:
     """What a network trained with this scheduler is given and returns, for every sigma (:class:`Preconditioning`).
+
+    DPM-Solver++ and UniPC cut fractional times down to whole ones, which near whole times depends on rounding: with the
+    ``process`` of :func:`from_config` the times at its levels are exactly those of diffusers.
 
     Raises:
       FpjaxError: as :func:`from_config`.
@@ -161,6 +165,9 @@ def preconditioning(config: dict, **options) -> Preconditioning:
         return Preconditioning("edm", kind, c["sigma_data"], time="log")
     if c.get("timestep_type") == "continuous" and predicts == "v":
         return Preconditioning("edm", predicts, time="log")
+    space = "rectified-flow" if c.get("use_flow_sigmas") else "ddim"
+    if process is not None and name in WHOLE and (c["use_flow_sigmas"] or schedules.shaped(c) is not None):
+        return Preconditioning(space, predicts, knots=(process.levels[1:], process.timesteps[1:], True))
     if c.get("use_flow_sigmas"):
         knots = _flow_knots(c["num_train_timesteps"])
         return Preconditioning("rectified-flow", predicts, knots=knots, rounding="floor")
@@ -189,9 +196,7 @@ def _flow_knots(train_steps: int):
 
 def _rounding(c: dict) -> str:
     shape = schedules.shaped(c)
-    if c["_class_name"] not in ("DPMSolverMultistepScheduler", "UniPCMultistepScheduler"):
-        return "snap"
-    if shape is None:
+    if c["_class_name"] not in WHOLE or shape is None:
         return "snap"
     whole = shape in ("karras", "lu") and c["beta_schedule"] != "squaredcos_cap_v2"
     return "nearest" if whole and c["_class_name"] == "DPMSolverMultistepScheduler" else "floor"
@@ -231,6 +236,10 @@ def _reason(c: dict, eta: float) -> str | None:
         (
             c.get("interpolation_type") == "log_linear",
             "log_linear levels are not those of the times the network is told",
+        ),
+        (
+            c.get("solver_type") == "bh1" and c["final_sigmas_type"] == "zero",
+            "solver_type 'bh1' has no step down to sigma = 0 (it is NaN in diffusers); use final_sigmas_type='sigma_min'",
         ),
         (not c.get("predict_x0", True), "predict_x0=False steps in eps, which is not mapped"),
         (c.get("disable_corrector"), "disable_corrector on single steps is not mapped"),
@@ -289,9 +298,9 @@ def _process(c, kind, levels, times, rows=(), pure=False, sampler="euler") -> Pr
 
 
 def _distinct(levels, times):
-    """Without the last level where it is the one before it: a step that changes nothing."""
+    """Without the last level where it is the one before it, up to rounding: a step that changes nothing."""
     levels, times = list(map(float, levels)), list(map(float, times))
-    if len(levels) > 1 and levels[-1] == levels[-2]:
+    if len(levels) > 1 and math.isclose(levels[-1], levels[-2], rel_tol=1e-12):
         levels, times = levels[:-1], times[:-1]
     if len(levels) < 2:
         raise FpjaxError("with these settings the only step is the identity; use more steps")
@@ -340,12 +349,17 @@ def _multistep(c: dict, steps: int) -> Process:
     whole = [*levels, last]
     grid, told = _distinct(whole, [*times, 0.0 if last else -1.0])
     process = _process(c, kind, grid, told)
-    if c["solver_order"] == 1:
+    unipc = c["_class_name"] == "UniPCMultistepScheduler"
+    if c["solver_order"] == 1 and not unipc:
         return process
     if len(grid) < len(whole):
         raise FpjaxError(f"{c['_class_name']} is refused: its last step repeats a level; use final_sigmas_type='zero'")
-    if c["_class_name"] == "UniPCMultistepScheduler":
-        options = {"solver_type": c["solver_type"], "lower_order_final": c["lower_order_final"]}
+    if unipc:
+        options = {
+            "solver_type": c["solver_type"],
+            "lower_order_final": c["lower_order_final"],
+            "order": c["solver_order"],
+        }
         return samplers.with_sampler(process, "unipc", **options)
     lower = c["euler_at_final"] or (c["lower_order_final"] and steps < 15) or not last
     rule = c["solver_type"] if c["solver_type"] in ("midpoint", "heun") else "midpoint"

@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from fpjax import compaction, lanes, parallel
+from fpjax import compaction, composite, lanes, multistep, parallel
 from fpjax.denoiser import Denoiser, check_guidance
 from fpjax.evidence import Evidence, Exit, FpjaxError
 from fpjax.lanes import ORDERS, Inputs, Levels, Options, Record, extrapolation_weights
 from fpjax.process import Process
+from fpjax.samplers import MULTISTEP, with_sampler
 from fpjax.solve import check_solver, make_goal
 from fpjax.solvers import GRADIENT
 from fpjax.step import F, Step
@@ -135,6 +136,7 @@ def invert(
     history: bool = True,
     depth: int = 8,
     records: bool = True,
+    sampler: str | None = None,
 ) -> Inversion:
     """The latents from which ``process`` generates ``images``: solves E2 at every step.
 
@@ -163,23 +165,31 @@ def invert(
       records: whether each step has a record of its own. Without, every (n, steps) array of the result is (n, 1): sums of
         counts, the largest residual and error, the first exit that did not solve its step, and a bound that takes the
         largest residual at every step. With ``history=False`` too, memory does not grow with the number of steps.
+      sampler: one of :data:`fpjax.samplers.SAMPLERS` on the process's levels; None for the process's own. One-step
+        samplers are E1 for an effective denoiser (:mod:`fpjax.composite`); multistep ones are inverted as one system by
+        sweeps (:mod:`fpjax.multistep`), which take no layout, order, history or records.
 
     Raises:
       FpjaxError: for bad input; see :func:`prepare`.
     """
     check_solver(solver, tol, limit, stop)
-    _check_layout(den, solver, layout, order)
+    process = process if sampler is None else with_sampler(process, sampler)
+    x = stepped(prepare(den, images, condition, guidance), process)
+    _check_layout(x.den, solver, layout, order)
     if not records and layout not in ("lanes", "compact"):
         raise FpjaxError(f"records=False needs the layout lanes or compact, not {layout}")
-    x = prepare(den, images, condition, guidance)
     dtype = x.z.dtype
-    modulus = declared_modulus(den, process, guidance)
+    modulus = declared_modulus(x.den if process.table else den, process, guidance)
     levels = make_levels(process, modulus, order, dtype)
     y0 = x.z / jnp.asarray(process.scale(process.levels[0]), dtype)
     goal = make_goal(dtype, tol, limit, stop)
-    out, computed = _dispatch(x._replace(z=y0), levels, goal, Options(solver, layout, history, depth, records))
+    if process.sampler in MULTISTEP:
+        out = multistep.run(x._replace(z=y0), multistep.make_table(process, dtype), goal, solver, depth)
+        computed = x.z.shape[0] * out.calls
+    else:
+        out, computed = _dispatch(x._replace(z=y0), levels, goal, Options(solver, layout, history, depth, records))
     s = out.solution
-    calls = 1 if x.guidance is None else 2
+    calls = (1 if guidance == 1.0 else 2) * composite.stages(process)
     return Inversion(
         latent=s.y * jnp.asarray(process.scale(process.levels[-1]), dtype),
         exit=s.exit,
@@ -197,6 +207,17 @@ def invert(
         computed=computed,
         solver=solver,
     )
+
+
+def stepped(x: Inputs, process: Process) -> Inputs:
+    """The inputs with the denoiser for which the process's steps are E1: the effective one of a one-step sampler.
+
+    A multistep sampler has none, and leaves them as they are.
+    """
+    if not process.table or process.sampler in MULTISTEP:
+        return x
+    den = composite.effective(x.den, process, x.guidance).astype(x.z.dtype)
+    return x._replace(den=den, guidance=None)
 
 
 def _check_layout(den: Denoiser, solver: str, layout: str, order: int) -> None:
@@ -241,7 +262,7 @@ def declared_modulus(den: Denoiser, process: Process, guidance: float = 1.0) -> 
     Without guidance a monotone denoiser has m >= rho. With guidance w > 1, T11 gives rho - (1 - rho)(w - 1)·Lambda.
     """
     rho = process.rho
-    if not den.facts.monotone:
+    if not den.facts.monotone or process.sampler in MULTISTEP:
         return np.zeros_like(rho)
     if guidance == 1.0:
         return rho
@@ -283,18 +304,27 @@ def _last_error(residual, modulus) -> jax.Array:
     return jax.lax.scan(add, jnp.zeros_like(residual), jnp.asarray(modulus, residual.dtype))[0]
 
 
-def generate(den: Denoiser, latent, process: Process, *, condition=None, guidance: float = 1.0) -> jax.Array:
-    """Images (n, *shape) from latents (n, *shape), both in the process's own coordinates: E1 at every step.
+def generate(
+    den: Denoiser, latent, process: Process, *, condition=None, guidance: float = 1.0, sampler: str | None = None
+) -> jax.Array:
+    """Images (n, *shape) from latents (n, *shape), both in the process's own coordinates: E1, or the sampler, at every step.
 
     Raises:
       FpjaxError: for bad input; see :func:`prepare`.
     """
-    x = prepare(den, latent, condition, guidance)
+    process = process if sampler is None else with_sampler(process, sampler)
+    x = stepped(prepare(den, latent, condition, guidance), process)
     dtype = x.z.dtype
-    y = x.z / jnp.asarray(process.scale(process.levels[-1]), dtype)
+    x = x._replace(z=x.z / jnp.asarray(process.scale(process.levels[-1]), dtype))
+    scale = jnp.asarray(process.scale(process.levels[0]), dtype)
+    if process.sampler in MULTISTEP:
+        return _generate_multistep(x, multistep.make_table(process, dtype))[:, 0] * scale
     levels = jnp.asarray(process.sigmas[:0:-1].copy(), dtype)
     rho = jnp.asarray(process.rho[::-1].copy(), dtype)
-    return _generate(x._replace(z=y), levels, rho) * jnp.asarray(process.scale(process.levels[0]), dtype)
+    return _generate(x, levels, rho) * scale
+
+
+_generate_multistep = jax.jit(multistep.generate)
 
 
 @jax.jit
@@ -306,8 +336,18 @@ def _generate(x: Inputs, sigmas, rhos) -> jax.Array:
     return jax.lax.scan(one_step, x.z, (sigmas, rhos))[0]
 
 
-def round_trip(den: Denoiser, images, process: Process, inversion: Inversion, *, condition=None, guidance: float = 1.0):
+def round_trip(
+    den: Denoiser,
+    images,
+    process: Process,
+    inversion: Inversion,
+    *,
+    condition=None,
+    guidance: float = 1.0,
+    sampler: str | None = None,
+):
     """The largest difference, per image, between ``images`` and what its latent generates, shape (n,)."""
-    again = generate(den, inversion.latent, process, condition=condition, guidance=guidance)
+    options = {"condition": condition, "guidance": guidance, "sampler": sampler}
+    again = generate(den, inversion.latent, process, **options)
     x = jnp.asarray(images, again.dtype)
     return jnp.max(jnp.abs(again - x).reshape(x.shape[0], -1), axis=1)

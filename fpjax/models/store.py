@@ -77,7 +77,14 @@ def load(source: str | os.PathLike, **options) -> Denoiser:
 def is_diffusers(source: str | os.PathLike) -> bool:
     """Whether a folder is one that diffusers wrote: it holds one of its files, and no model card of ours."""
     path = Path(source)
-    marks = ("model_index.json", "config.json", "scheduler_config.json", "diffusion_pytorch_model.*", "unet", "transformer")
+    marks = (
+        "model_index.json",
+        "config.json",
+        "scheduler_config.json",
+        "diffusion_pytorch_model.*",
+        "unet",
+        "transformer",
+    )
     if str(source) in names() or not path.is_dir():
         return False
     ours = any(p.with_suffix(".safetensors").exists() for p in path.glob("*.json"))
