@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import resource
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -75,7 +76,8 @@ def calls(folder: Path, side: int, repeats: int) -> dict:
     """Seconds of one call, the three kinds taking turns."""
     import torch
 
-    from fpjax.diffusers import bridge, checkpoint, folder as reader
+    from fpjax.diffusers import bridge, checkpoint
+    from fpjax.diffusers import folder as reader
 
     torch.set_num_threads(os.cpu_count() or 1)
     part = reader.read_part(folder)
@@ -109,7 +111,7 @@ def calls(folder: Path, side: int, repeats: int) -> dict:
     }
 
 
-def audit(folder: Path, side: int, tol: float, budget: Budget) -> dict:
+def audit(folder: Path, side: int, tol: float, solver: str, budget: Budget) -> dict:
     """The audit, and what inverting costs over its own count of bare network calls."""
     den = fpjax.load(folder)
     grid = fpjax.diffusers.open_checkpoint(folder).process(2)
@@ -121,18 +123,22 @@ def audit(folder: Path, side: int, tol: float, budget: Budget) -> dict:
     found = {}
 
     def inverting():
-        found["inversion"] = fpjax.invert(den, x, grid, tol=tol, limit=20)
+        found["inversion"] = fpjax.invert(den, x, grid, solver=solver, tol=tol, limit=20)
         return found["inversion"].latent
 
     cold, warm = clock(inverting), clock(inverting)
+    print(f"bare {alone}, inversion {cold:.1f} s, then {warm:.1f} s", file=sys.stderr, flush=True)
     more = [clock(lambda: bare(den, x[0], sigma)) for _ in range(2)]
     count = int(found["inversion"].calls)
     log: list[tuple[float, str]] = []
     start = time.perf_counter()
-    options = {"tol": tol, "limit": 20, "budget": budget}
-    report = fpjax.audit(
-        den, grid, images=x, **options, progress=lambda done, total, what: log.append((time.perf_counter() - start, what))
-    )
+    options = {"solver": solver, "tol": tol, "limit": 20, "budget": budget}
+
+    def tick(done, total, what):
+        log.append((round(time.perf_counter() - start, 1), what))
+        print(log[-1], peak_gib(), file=sys.stderr, flush=True)
+
+    report = fpjax.audit(den, grid, images=x, **options, progress=tick)
     return {
         "bare call, seconds": alone + more,
         "inversion": {"cold": cold, "warm": warm, "network calls": count},
@@ -151,6 +157,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--tol", type=float, default=1e-2, help="2-norm of the residual over all values of an image")
+    parser.add_argument("--solver", default="anderson")
     parser.add_argument("--lanczos", type=int, default=6)
     parser.add_argument("--picard", type=int, default=20)
     parser.add_argument("--points", type=int, default=1)
@@ -162,7 +169,7 @@ def main() -> None:
             result = calls(folder, options.side, options.repeats)
         else:
             budget = Budget(options.points, options.lanczos, options.picard, 1)
-            result = audit(folder, options.side, options.tol, budget)
+            result = audit(folder, options.side, options.tol, options.solver, budget)
     print(json.dumps({"what": options.what, "side": options.side, **result}, indent=1))
 
 

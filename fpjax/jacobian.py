@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental.sparse.linalg import lobpcg_standard
 
 from fpjax import lockstep, restarted, tridiagonal
@@ -225,7 +226,8 @@ def extreme_eigenvalues(
 
 def _measured(operator, low, high, low_vector, high_vector, products) -> Extremes:
     """Extremes with residuals computed from the vectors that are returned, at two more products."""
-    residuals = [jnp.linalg.norm(operator(v) - s * v) for s, v in ((low, low_vector), (high, high_vector))]
+    pairs = jnp.stack([low, high]), jnp.stack([low_vector, high_vector])
+    residuals = jax.lax.map(lambda pair: jnp.linalg.norm(operator(pair[1]) - pair[0] * pair[1]), pairs)  # compiled once
     # Sturm counts turn NaN into some finite number; a value whose residual is not finite must not look like one.
     low, high = (jnp.where(jnp.isfinite(r), s, jnp.nan) for r, s in zip(residuals, (low, high), strict=True))
     return Extremes(low, high, low_vector, high_vector, residuals[0], residuals[1], products + 2)
@@ -374,10 +376,11 @@ def spectrum(
             lambda v: jax.lax.switch(i, ahead, v), lambda u: jax.lax.switch(i, back, u), d, k, **options
         )
 
-    # One after the other in one loop, so that the iteration is compiled once for the three.
+    # One after the other in one loop, so that the iteration is compiled once for all that are wanted.
+    wanted = np.asarray([NORMS.index(name) for name in norms])
     ahead = (forward, lambda v: v - forward(v), lambda v: (forward(v) - transpose(v)) / 2)
     back = (transpose, lambda u: u - transpose(u), lambda u: (transpose(u) - forward(u)) / 2)
-    wanted = jnp.asarray([NORMS.index(name) for name in norms], jnp.int32)
-    found = jax.lax.map(norm, (wanted, keys[1:][wanted]))
+    ahead, back = tuple(ahead[i] for i in wanted), tuple(back[i] for i in wanted)
+    found = jax.lax.map(norm, (jnp.arange(len(wanted), dtype=jnp.int32), keys[1 + wanted]))
     each = {name: jax.tree.map(lambda a, i=i: a[i], found) for i, name in enumerate(norms)}
     return Spectrum(symmetric, *(each.get(name) for name in NORMS))  # pyright: ignore[reportArgumentType]

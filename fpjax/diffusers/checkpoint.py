@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fpjax.denoiser import Denoiser
 from fpjax import schedulers
+from fpjax.denoiser import Denoiser
 from fpjax.diffusers import autoencoder, bridge, families, folder, text
 from fpjax.diffusers.folder import Part
 from fpjax.evidence import FpjaxError
@@ -110,8 +110,8 @@ class Checkpoint:
         return schedulers.from_config(self.scheduler, steps, **options)
 
     @functools.cached_property
-    def autoencoder(self) -> autoencoder.Autoencoder | None:
-        """Pixels to latents and back, or None for a pixel model."""
+    def encoder(self) -> autoencoder.Autoencoder | None:
+        """The autoencoder, pixels to latents and back; None for a pixel model."""
         return autoencoder.load(self.path) if (self.path / "vae").is_dir() else None
 
 

@@ -311,8 +311,12 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def random(config: Config, seed: int = 0) -> dict[str, np.ndarray]:
-    """Random float32 tensors of the right shapes: for tests of cost, not of quality."""
+def random(config: Config, seed: int = 0, gain: float = 0.2) -> dict[str, np.ndarray]:
+    """Random float32 tensors of the right shapes: for tests of cost, not of quality.
+
+    Args:
+      gain: of the last convolution, relative to variance-preserving weights; a small one makes inversion well posed.
+    """
     rng = np.random.default_rng(seed)
     params = {}
     for name, shape in sorted(shapes(config).items()):
@@ -321,6 +325,6 @@ def random(config: Config, seed: int = 0) -> dict[str, np.ndarray]:
         elif name.endswith("bias"):
             params[name] = np.zeros(shape, np.float32)
         else:
-            scale = np.float32(1 / math.sqrt(max(1, math.prod(shape[1:]))))
+            scale = np.float32((gain if name == "conv_out.weight" else 1) / math.sqrt(max(1, math.prod(shape[1:]))))
             params[name] = scale * rng.standard_normal(shape, np.float32)
     return params

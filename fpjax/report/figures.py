@@ -80,8 +80,10 @@ def plots(report: Report) -> list[tuple[str, str, str]]:
 
 
 def _png(image) -> str | None:
-    """A data URI of one image: grey (h, w), (h, w, 1), or RGB (h, w, 3) in [-1, 1]; None for other shapes."""
+    """A data URI of one image in [-1, 1]: grey (h, w), or 1 or 3 channels, first or last; None for other shapes."""
     pixels = np.asarray(image, np.float64)
+    if pixels.ndim == 3 and pixels.shape[-1] not in (1, 3):
+        pixels = np.moveaxis(pixels, 0, -1)
     if pixels.ndim == 3 and pixels.shape[-1] == 1:
         pixels = pixels[..., 0]
     if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[-1] == 3)):

@@ -99,7 +99,9 @@ def t5(hidden=16):
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
     pieces += [(c, -3.0) for c in string.ascii_lowercase]
     tokenizer = T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=8)
-    config = T5Config(vocab_size=40, d_model=hidden, d_kv=8, d_ff=32, num_layers=2, num_heads=2, is_encoder_decoder=False)
+    config = T5Config(
+        vocab_size=40, d_model=hidden, d_kv=8, d_ff=32, num_layers=2, num_heads=2, is_encoder_decoder=False
+    )
     return tokenizer, stirred(T5EncoderModel(config), 2)
 
 
@@ -153,20 +155,20 @@ def stable_diffusion_3(folder):
     one, two = clip(CLIPTextModelWithProjection), clip(CLIPTextModelWithProjection)
     tokens = clip_tokenizer()
     tokenizer, encoder = t5(32)
-    StableDiffusion3Pipeline(
-        stirred(net), flow(), vae(), one, tokens, two, tokens, encoder, tokenizer
-    ).save_pretrained(folder)
+    StableDiffusion3Pipeline(stirred(net), flow(), vae(), one, tokens, two, tokens, encoder, tokenizer).save_pretrained(
+        folder
+    )
 
 
 def flux(folder):
     torch.manual_seed(0)
     heads = {"attention_head_dim": 8, "num_attention_heads": 2, "axes_dims_rope": (4, 2, 2)}
     texts = {"joint_attention_dim": 16, "pooled_projection_dim": 16}
-    net = FluxTransformer2DModel(in_channels=16, num_layers=1, num_single_layers=1, **heads, **texts, guidance_embeds=True)
+    net = FluxTransformer2DModel(
+        in_channels=16, num_layers=1, num_single_layers=1, **heads, **texts, guidance_embeds=True
+    )
     tokenizer, encoder = t5()
-    FluxPipeline(
-        flow(), vae(), clip(), clip_tokenizer(), encoder, tokenizer, stirred(net)
-    ).save_pretrained(folder)
+    FluxPipeline(flow(), vae(), clip(), clip_tokenizer(), encoder, tokenizer, stirred(net)).save_pretrained(folder)
 
 
 PIPELINES = {
