@@ -3,12 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: verify test test-all prove lint setup clean help
+TORCH := .venv-diffusers
+
+.PHONY: verify test test-all test-bridge prove lint setup clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make verify    audit an embedded model on embedded images; writes fpjax-report/report.html"
 	@echo "make test      run the tests (make test-all: the long ones too)"
+	@echo "make test-bridge    run the tests that need torch and diffusers, in an environment of their own"
 	@echo "make prove     check the formal proofs with Coq"
 	@echo "make lint      ruff and pyright"
 
@@ -30,6 +33,16 @@ test: setup
 test-all: setup
 	FPJAX_FULL=1 $(BIN)/python -m pytest -n 2 --timeout 3600
 
+# torch and diffusers live in an environment of their own, so that the other tests show that nothing else needs them.
+$(TORCH)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(TORCH)
+	$(TORCH)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,diffusers]'
+	@touch $@
+
+test-bridge: $(TORCH)/.installed
+	HF_HUB_OFFLINE=1 $(TORCH)/bin/python -m pytest -n 2 --timeout 1200 tests/bridge
+	HF_HUB_OFFLINE=1 $(TORCH)/bin/python docs/run_page.py --installed docs/diffusers.md
+
 # Formal proofs: needs Coq, says so if it is missing, installs nothing.
 prove:
 	$(MAKE) -C proofs_checks/formal check
@@ -40,4 +53,4 @@ lint: setup
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 clean:
-	rm -rf $(VENV) fpjax-report
+	rm -rf $(VENV) $(TORCH) fpjax-report

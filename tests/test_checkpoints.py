@@ -11,11 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 import checkpoints
 import fpjax
+from fpjax import subject
 from fpjax.cli import app
 from fpjax.models import unet
 
@@ -34,7 +36,7 @@ def test_an_unconditional_folder_needs_no_torch(folder):
     assert "torch" not in sys.modules or importlib.util.find_spec("torch")
     grid = fpjax.diffusers.open_checkpoint(folder).process(3)
     x = np.random.default_rng(0).normal(size=(2, 1, 8, 8))
-    inv = fpjax.invert(den, x, grid, solver="anderson")
+    inv = fpjax.invert(den, x, grid)
     assert inv.solved.all()
     assert float(fpjax.round_trip(den, x, grid, inv).max()) < 1e-7
 
@@ -195,21 +197,34 @@ def test_going_back_says_which_extra_it_needs(folder):
         inv.to_diffusers()
 
 
-def test_audit_of_a_folder_end_to_end(folder, tmp_path, monkeypatch):
+def test_audit_of_a_folder_end_to_end(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    one = {"block_out_channels": [4], "down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"]}
+    folder = checkpoints.write(tmp_path / "tiny", checkpoints.UNET | one | {"mid_block_type": None})
     picture = tmp_path / "photo.png"
-    from PIL import Image
-
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)).save(picture)
     quick = ["--steps", "2", "--points", "1", "--lanczos", "8", "--out", "out"]
-    for images, said in (("2", "2 held-out digits|2 smooth random"), (str(picture), "photo.png")):
-        result = CliRunner().invoke(app, ["audit", str(folder), "--images", images, *quick])
-        jax.config.update("jax_enable_x64", True)
-        assert result.exit_code == 0, result.output
-        settings = json.loads((tmp_path / "out" / "audit.json").read_text())["settings"]
-        assert re.search(said, settings["source"])
-        assert settings["lanczos"] == 8
-        assert settings["source"] in (tmp_path / "out" / "report.html").read_text()
+    result = CliRunner().invoke(app, ["audit", str(folder), "--images", str(picture), *quick])
+    jax.config.update("jax_enable_x64", True)
+    assert result.exit_code == 0, result.output
+    settings = json.loads((tmp_path / "out" / "audit.json").read_text())["settings"]
+    assert settings["source"] == "image files photo.png"
+    assert settings["lanczos"] == 8
+    assert settings["source"] in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_images_of_a_checkpoint(folder, tmp_path):
+    named = subject.make(str(folder), None, 2, ["3"])
+    assert named.images.shape == (3, 1, 8, 8)
+    assert named.source == "3 smooth random images, seed 0"
+    assert np.abs(named.images).max() < 1
+    assert np.abs(np.diff(named.images, axis=-1)).max() < np.abs(named.images).max()  # smooth
+    picture = tmp_path / "grey.png"
+    Image.fromarray(np.full((16, 16), 255, np.uint8)).save(picture)
+    white = subject.make(str(folder), "edm", 2, [str(picture), str(picture)])
+    assert white.images.shape == (2, 1, 8, 8)
+    assert np.array_equal(white.images, np.ones_like(white.images))
+    assert white.process.kind == "edm"
 
 
 @pytest.mark.parametrize(

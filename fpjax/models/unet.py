@@ -311,7 +311,7 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def random(config: Config, seed: int = 0, gain: float = 0.2) -> dict[str, np.ndarray]:
+def random(config: Config, seed: int = 0, gain: float = 0.05) -> dict[str, np.ndarray]:
     """Random float32 tensors of the right shapes: for tests of cost, not of quality.
 
     Args:

@@ -181,3 +181,4 @@ PIPELINES = {
     "stable-diffusion-3": stable_diffusion_3,
     "flux": flux,
 }
+TEXT = ("stable-diffusion", "stable-diffusion-xl", "pixart", "stable-diffusion-3", "flux")
