@@ -2,16 +2,17 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+BRIDGE := .venv-bridge
 
-TORCH := .venv-diffusers
-
-.PHONY: verify test test-all test-bridge prove lint setup clean help
+.PHONY: verify test test-all test-browser test-bridge docs docs-check prove lint setup clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make verify    audit an embedded model on embedded images; writes fpjax-report/report.html"
 	@echo "make test      run the tests (make test-all: the long ones too)"
-	@echo "make test-bridge    run the tests that need torch and diffusers, in an environment of their own"
+	@echo "make test-browser  look at the pages in headless Chromium (installs it where apt-get may)"
+	@echo "make docs      build the site into build/site (make docs-check: run every block of every page)"
+	@echo "make test-bridge  run the tests that need torch and diffusers"
 	@echo "make prove     check the formal proofs with Coq"
 	@echo "make lint      ruff and pyright"
 
@@ -33,15 +34,30 @@ test: setup
 test-all: setup
 	FPJAX_FULL=1 $(BIN)/python -m pytest -n 2 --timeout 3600
 
-# torch and diffusers live in an environment of their own, so that the other tests show that nothing else needs them.
-$(TORCH)/.installed: pyproject.toml
-	$(PYTHON) -m venv $(TORCH)
-	$(TORCH)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,diffusers]'
+# Pages in a real browser: Chromium and its driver from the system, selenium and axe-core from their registries.
+test-browser: setup
+	@{ command -v chromium && command -v chromedriver && command -v npm; } >/dev/null || { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium chromium-driver $$(command -v npm >/dev/null || echo npm) >/dev/null; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,browser]'
+	@test -d tests/browser/node_modules/axe-core || npm install --silent --no-save --no-audit --no-fund --prefix tests/browser axe-core@4
+	$(BIN)/python -m pytest tests/browser
+
+# The site, in strict mode, with the tutorials run; and every Python and shell block of the README and the docs.
+docs: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,docs]'
+	$(BIN)/python docs/build.py
+
+docs-check: setup
+	$(BIN)/python docs/run_page.py --installed
+
+# What needs torch and diffusers: parity with their schedulers and networks, in an environment of its own.
+$(BRIDGE)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(BRIDGE)
+	$(BRIDGE)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,diffusers]'
 	@touch $@
 
-test-bridge: $(TORCH)/.installed
-	HF_HUB_OFFLINE=1 $(TORCH)/bin/python -m pytest -n 2 --timeout 1200 tests/bridge
-	HF_HUB_OFFLINE=1 $(TORCH)/bin/python docs/run_page.py --installed docs/diffusers.md
+test-bridge: $(BRIDGE)/.installed
+	HF_HUB_OFFLINE=1 $(BRIDGE)/bin/python -m pytest -n 2 --timeout 1200 tests/bridge
+	HF_HUB_OFFLINE=1 $(BRIDGE)/bin/python docs/run_page.py --installed docs/diffusers.md
 
 # Formal proofs: needs Coq, says so if it is missing, installs nothing.
 prove:
@@ -53,4 +69,4 @@ lint: setup
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 clean:
-	rm -rf $(VENV) $(TORCH) fpjax-report
+	rm -rf $(VENV) $(BRIDGE) fpjax-report

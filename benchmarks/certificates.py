@@ -9,6 +9,7 @@ certified around the solutions of 50 images, what happens just below it, and wha
 """
 
 import itertools
+import json
 import sys
 import time
 from pathlib import Path
@@ -29,7 +30,8 @@ from fpjax.solve import solve
 def digits(name: str, images: int):
     x, c = fpjax.samples("digits", images)
     den = fpjax.load(name)
-    return den, x.astype(np.float64), [int(v) for v in c], *propose.load_model(den)
+    card, model = propose.load_model(den)
+    return den, x.astype(np.float64), [int(v) for v in c], card, model, propose.load_model(den, fast=True)[1]
 
 
 def structure() -> None:
@@ -47,7 +49,7 @@ def structure() -> None:
 
 
 def trajectories(images: int = 50) -> None:
-    den, x, labels, card, _ = digits("digits-monotone", images)
+    den, x, labels, card, _, _ = digits("digits-monotone", images)
     proc, rows = process.ddim(20), []
     propose.solver_path(den, x[0], proc, labels[0], 1.0)  # compile once
     for image, label in zip(x, labels, strict=True):
@@ -89,54 +91,62 @@ def newton(y, p, steps: int = 60):
     return y, np.linalg.norm(rest) <= 1e-12 * (1 + np.linalg.norm(y)), np.linalg.cond(jacobian)
 
 
-def plain(images: int = 10, steps: int = 50) -> None:
-    """One T13 certificate an image-step, its target the solution of the step before; then the whole trajectory."""
-    den, x, labels, card, model = digits("digits-plain", images)
-    levels = process.ddim(steps).levels
-    counts = dict.fromkeys(("tried", "converged", "mild", "certified", "mild not certified", "whole"), 0)
-    worst, radius, seconds = 0.0, 0.0, 0.0
-    for image, label in zip(x, labels, strict=True):
-        target, path = image.ravel(), [image.ravel()]
-        for low, high in itertools.pairwise(levels):
-            at = step.Step(den, jnp.asarray(high), jnp.asarray(low / high), jnp.asarray(target), jnp.asarray(label))
-            y, converged, condition = newton(target, at)
-            counts["tried"] += 1
-            counts["converged"] += bool(converged)
-            mild = bool(converged) and condition < 1e4
-            counts["mild"] += mild
-            start = time.perf_counter()
-            try:
-                p = propose.Problem(card, model, label, 1.0, low, high)
-                certificate = propose.step_ball(p, target, y, forms=("radii",), widen=False)
-                proved = check_data(certificate.data, model)
-            except (CertificateError, np.linalg.LinAlgError) as error:
-                counts["mild not certified"] += mild
-                print(f"plain: refused at {low:.3g} -> {high:.3g}, Newton converged {converged}, "
-                      f"condition {condition:.3g}: {str(error)[:100]}", flush=True)  # fmt: skip
-                if not converged:
-                    break
-            else:
-                counts["certified"] += 1
-                radius = max(radius, proved.facts["radius"])
-            seconds, worst = max(seconds, time.perf_counter() - start), max(worst, condition if converged else 0.0)
-            target = y
-            path.append(y)
-        if len(path) == len(levels):
-            try:
-                certificate = propose.trajectory(card, model, levels, path, label)
-                proved = check_data(certificate.data, model)
-                counts["whole"] += 1
-                print(f"plain: {proved.statement}", flush=True)
-            except CertificateError as error:
-                print(f"plain: whole trajectory refused: {error}", flush=True)
-    asked = images * steps
-    print(
-        f"plain: {counts['certified']} of {asked} image-steps certified ({counts['certified'] / asked:.1%}; "
-        f"{asked - counts['tried']} could not be tried); Newton converged on {counts['converged']}, with a condition "
-        f"below 1e4 on {counts['mild']}, of which {counts['mild not certified']} are not certified; largest condition "
-        f"{worst:.3g}, largest radius {radius:.1e}, at most {seconds:.2f} s an image-step; whole trajectories with "
-        f"propagated radius: {counts['whole']} of {images}"
-    )
+def plain_image(den, card, model, quick, image, label, levels) -> dict:
+    """Counts for one image: one T13 certificate an image-step, its target the solution of the step before, found in fast
+    arithmetic and checked in Arb; then the whole trajectory with its propagated radius, in fast arithmetic."""
+    row = dict.fromkeys(("tried", "converged", "mild", "certified", "mild not certified", "whole"), 0)
+    row |= {"condition": 0.0, "radius": 0.0, "seconds": 0.0}
+    target, path = image.ravel(), [image.ravel()]
+    for low, high in itertools.pairwise(levels):
+        at = step.Step(den, jnp.asarray(high), jnp.asarray(low / high), jnp.asarray(target), jnp.asarray(label))
+        y, converged, condition = newton(target, at)
+        mild = bool(converged) and condition < 1e4
+        row["tried"], row["converged"], row["mild"] = row["tried"] + 1, row["converged"] + converged, row["mild"] + mild
+        start = time.perf_counter()
+        try:
+            p = propose.Problem(card, quick, label, 1.0, low, high)
+            certificate = propose.step_ball(p, target, y, forms=("radii",), widen=False)
+            row["radius"] = max(row["radius"], check_data(certificate.data, model).facts["radius"])
+            row["certified"] += 1
+        except (CertificateError, np.linalg.LinAlgError) as error:
+            row["mild not certified"] += mild
+            print(f"plain: refused at {low:.3g} -> {high:.3g}, Newton converged {converged}, "
+                  f"condition {condition:.3g}: {str(error)[:100]}", flush=True)  # fmt: skip
+            if not converged:
+                break
+        row["seconds"] = max(row["seconds"], time.perf_counter() - start)
+        row["condition"] = max(row["condition"], condition if converged else 0.0)
+        target = y
+        path.append(y)
+    if len(path) == len(levels):
+        try:
+            certificate = propose.trajectory(card, quick, levels, path, label)
+            print(f"plain: {check_data(certificate.data, quick, fast=True).statement}", flush=True)
+            row["whole"] = 1
+        except CertificateError as error:
+            print(f"plain: whole trajectory refused: {error}", flush=True)
+    return {k: float(v) for k, v in row.items()}
+
+
+def plain(kept: str = "", images: int = 10, steps: int = 50) -> None:
+    """digits-plain at guidance 1. Rows are kept in the file ``kept``, if given, and a later run goes on from there."""
+    den, x, labels, card, model, quick = digits("digits-plain", images)
+    rows = json.loads(Path(kept).read_text(encoding="utf-8")) if kept and Path(kept).exists() else []
+    for i in range(len(rows), images):
+        rows.append(plain_image(den, card, model, quick, x[i], labels[i], process.ddim(steps).levels))
+        if kept:
+            Path(kept).write_text(json.dumps(rows), encoding="utf-8")
+        asked, total = len(rows) * steps, {k: int(sum(row[k] for row in rows)) for k in rows[0]}
+        most = {k: max(row[k] for row in rows) for k in ("condition", "radius", "seconds")}
+        print(
+            f"plain: {len(rows)} images: {total['certified']} of {asked} image-steps certified "
+            f"({total['certified'] / asked:.1%}; {asked - total['tried']} could not be tried); Newton converged on "
+            f"{total['converged']}, with a condition below 1e4 on {total['mild']}, of which {total['mild not certified']} are "
+            f"not certified; largest condition {most['condition']:.3g}, largest radius {most['radius']:.1e}, at most "
+            f"{most['seconds']:.2f} s an image-step; whole trajectories with propagated radius (fast arithmetic): "
+            f"{total['whole']} of {len(rows)}",
+            flush=True,
+        )
 
 
 @jax.jit
@@ -184,10 +194,10 @@ class Guided:
         """Which residuals are float64's rounding noise."""
         return np.asarray(rest) <= 1e-11 * (1 + np.linalg.norm(self.targets, axis=1))
 
-    def solve(self, w: float):
-        """Solutions by fpjax from y_s, and whether each converged."""
-        y, rest = guided(self.den, self.high, self.rho, self.targets, self.targets, self.labels, w)
-        return np.asarray(y), self.good(rest)
+    def solved(self, w: float, starts=None) -> int:
+        """For how many images fpjax's solver converges, from y_s if no starts are given."""
+        starts = self.targets if starts is None else starts
+        return int(self.good(guided(self.den, self.high, self.rho, self.targets, starts, self.labels, w)[1]).sum())
 
     def newton(self, w: float, starts=None, rounds: int = 25):
         """Solutions by Newton's method with backtracking, from y_s, and whether each converged."""
@@ -243,18 +253,23 @@ class Guided:
         return 1 + low
 
 
-def certify_limit(card, model, at: Guided, ys, w: float, radius: float = 1e-6) -> int:
-    """For how many images the kernel proves m > 0 for all guidance from 1 to w on a ball around the solution at w."""
-    count = 0
-    for y, label in zip(ys, at.labels, strict=True):
+def certify_limit(card, model, quick, at: Guided, ys, w: float, radius: float = 1e-6) -> int:
+    """For how many images the kernel proves m > 0 for all guidance from 1 to w on a ball around the solution at w: in its
+    fast arithmetic, and for the image with the least m in Arb too, without which none counts."""
+    count, worst = 0, int(np.argmin(at.lowest(ys, w)[0]))
+    for i, (y, label) in enumerate(zip(ys, at.labels, strict=True)):
         claim = propose.Problem(card, model, int(label), 1.0, at.low, at.high).claim
         claim = {k: v for k, v in claim.items() if k != "guidance"}
         claim |= {"region": propose.region(y, radius), "limit": float(w).hex()}
         try:
-            check_data(propose.seal(card, model, "guidance-limit", claim).data, model)
+            data = propose.seal(card, model, "guidance-limit", claim).data
+            check_data(data, quick, fast=True)
             count += 1
+            if i == worst:
+                check_data(data, model)
         except CertificateError:
-            pass
+            if i == worst:
+                return 0
     return count
 
 
@@ -291,31 +306,33 @@ def failure(card, model, at: Guided, ys, w: float) -> tuple[str, str]:
     return found[0], found[1]
 
 
-def limits(images: int = 50, first: int = 0, stride: int = 1) -> None:
-    """T11 at each step (or at every ``stride``-th); each image's state is that of its inversion at guidance 1."""
-    den, x, labels, card, model = digits("digits-monotone", images)
+def limits(chosen: str = "", images: int = 50) -> None:
+    """T11 at each step (or those ``chosen``, "3,5"); each image's state is that of its inversion at guidance 1."""
+    den, x, labels, card, model, quick = digits("digits-monotone", images)
     proc = process.ddim(20)
     path = np.asarray(fpjax.invert(den, x, proc, condition=labels, solver="auto", tol=1e-11).path)
     path, counts = path.reshape(images, len(proc.levels), -1), np.zeros(4, int)
-    pairs = list(enumerate(itertools.pairwise(map(float, proc.levels))))[first::stride]
+    pairs = list(enumerate(itertools.pairwise(map(float, proc.levels))))
+    pairs = [pairs[int(i)] for i in chosen.split(",")] if chosen else pairs
     for i, (low, high) in pairs:
         at = Guided(den, path[:, i], labels, low, high)
         seen = at.limit()
         w = 1 + 0.99 * (seen - 1)
         ys, _ = at.newton(w)
-        proved, crude = certify_limit(card, model, at, ys, w), 1 + at.rho / ((1 - at.rho) * at.lambda_0(ys))
-        below = int(at.solve(1 + 0.97 / 0.99 * (w - 1))[1].sum())
-        above = {
-            k: (failure(card, model, at, ys, 1 + k * (w - 1)), int(at.solve(1 + k * (w - 1))[1].sum()))
-            for k in (2, 5, 10)
-        }
+        start = time.perf_counter()
+        proved, crude = certify_limit(card, model, quick, at, ys, w), 1 + at.rho / ((1 - at.rho) * at.lambda_0(ys))
+        seconds = time.perf_counter() - start
+        less = 1 + 0.97 / 0.99 * (w - 1)
+        below, cold = at.solved(less, path[:, i + 1]), at.solved(less)
+        above = {k: (failure(card, model, at, ys, 1 + k * (w - 1)), at.solved(1 + k * (w - 1))) for k in (2, 5, 10)}
         told = ", ".join(f"{k}: {a}/{b}, {n} of {images} converge" for k, ((a, b), n) in above.items())
         counts += [proved == images, below == images, any(a == "refuted" for (a, _), _ in above.values()),
                    any(b == "refuted" for (_, b), _ in above.values())]  # fmt: skip
         print(
-            f"limits: step {i}, sigma {low:.3g} -> {high:.3g}: limit {w:.5g} certified for {proved} of {images} images (in "
-            f"floats {seen:.5g}; from ||J_0|| alone {crude:.5g}); 2 % below it {below} of {images} converge; monotonicity"
-            f"/uniqueness at multiples of the extra guidance: {told}",
+            f"limits: step {i}, sigma {low:.3g} -> {high:.3g}: limit {w:.5g} certified for {proved} of {images} images in "
+            f"{seconds:.0f} s (in floats {seen:.5g}; from ||J_0|| alone {crude:.5g}); 2 % below it {below} of {images} "
+            f"converge from the solution at guidance 1, {cold} from y_s; monotonicity/uniqueness at multiples of the extra "
+            f"guidance: {told}",
             flush=True,
         )
     print(
@@ -324,8 +341,18 @@ def limits(images: int = 50, first: int = 0, stride: int = 1) -> None:
     )
 
 
+ORDER = ("structure", "trajectories", "plain", "limits", "fast", "bounds", "libraries")
+
+
+def place(line: str) -> tuple[int, int, str]:
+    """Where a line stands on the page; of two lines with one place the later one stays."""
+    part, what = line.split(":")[:2]
+    number = int(what.split()[1].strip(",")) if part == "limits" else 0
+    return ORDER.index(part), number, "" if part in ORDER[:4] else what
+
+
 def page(files) -> None:
-    """Puts the lines of saved outputs into the block of docs/certificates.md, one part's lines in the place of its old ones."""
+    """Puts the lines of saved outputs into the block of docs/certificates.md, each in the place of its old one."""
     path, start, end = (
         Path(__file__).parent.parent / "docs" / "certificates.md",
         "```measured\n",
@@ -334,21 +361,11 @@ def page(files) -> None:
     before, rest = path.read_text(encoding="utf-8").split(start)
     old, after = rest.split(end)
     told = [line for file in files for line in Path(file).read_text(encoding="utf-8").splitlines()]
-    told = [
-        line
-        for line in told
-        if line.startswith(("structure:", "trajectories:", "limits: step")) or " image-steps " in line
-    ]
-    new = {line.split(":")[0] for line in told}
-    lines = [line for line in old.splitlines() if line.split(":")[0] not in new] + told
-    order = ("structure", "trajectories", "plain", "limits")
-    lines.sort(
-        key=lambda v: (
-            order.index(v.split(":")[0]),
-            int(v.split()[2].strip(",")) if v.startswith("limits: step") else 0,
-        )
-    )
-    path.write_text(before + start + "".join(f"{line}\n" for line in lines) + end + after, encoding="utf-8")
+    told = [v for v in told if v.startswith(("structure:", "trajectories:", "limits: step", *(f"{k}:" for k in ORDER[4:])))
+            or " image-steps " in v]  # fmt: skip
+    lines = {place(line): line for line in (*old.splitlines(), *told)}
+    text = "".join(f"{lines[k]}\n" for k in sorted(lines))
+    path.write_text(before + start + text + end + after, encoding="utf-8")
 
 
 if __name__ == "__main__":
@@ -357,4 +374,5 @@ if __name__ == "__main__":
         sys.exit()
     parts = {"structure": structure, "trajectories": trajectories, "plain": plain, "limits": limits}
     for part in sys.argv[1:] or parts:
-        parts[part]()
+        name, _, value = part.partition("=")  # plain=FILE keeps its rows there, limits=3,5 takes these steps
+        parts[name](*([value] if value else []))

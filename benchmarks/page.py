@@ -25,8 +25,14 @@ def losses(data: dict) -> str:
     )
     lines = [first]
     for name, row in data["line_0"].items():
-        shares = ", ".join(f"{v:.1%} of the evaluations of {k[9:]}" for k, v in row.items() if k != "wrong")
-        lines.append(f"- {name}: {row['wrong']} missed, {shares}")
+        shares = ", ".join(
+            f"{row[f'share of {peer}']:.1%} of the evaluations of optimistix {peer} ({row[f'{peer} wrong']} wrong)"
+            for peer in ("Dogleg", "LM")
+        )
+        lines.append(
+            f"- {name} at tolerance 1e-9: {row['wrong']} of {row['problems']} wrong, {row['wrong and labelled solved']} of "
+            f"them labelled solved; {shares}"
+        )
     return "\n".join(lines)
 
 
@@ -60,5 +66,10 @@ def fill(page: str, found: dict[str, str]) -> str:
     return page
 
 
+def write(folder: Path) -> None:
+    """Fills the page from a folder of results."""
+    PAGE.write_text(fill(PAGE.read_text(), parts(folder)))
+
+
 if __name__ == "__main__":
-    PAGE.write_text(fill(PAGE.read_text(), parts(Path(sys.argv[1]))))
+    write(Path(sys.argv[1]))

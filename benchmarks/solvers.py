@@ -1,18 +1,21 @@
-"""``python benchmarks/solvers.py [--quick] [--out DIR]``: evaluations that each solver needs to a true error of 1e-8.
+"""``python benchmarks/solvers.py [--quick] [--parts FOLDER]``: evaluations that each solver needs to a true error of 1e-8.
 
 Every solver gets the same problems (benchmarks/zoo.py), start, precision (float64) and evaluation budget, and runs with
 tolerances 1e-7 to 1e-11 on its own residual rule; what counts is its cheapest run whose **true error** is at most 1e-8
 (where a problem may have several solutions: a residual of at most 1e-10 at another one). So no solver wins or loses by
 the meaning of its tolerance. A forward product counts 2 evaluations and a dense Jacobian 2d; ours are counted as made.
 
-Prints a table for each problem class and writes ``solvers.json`` and ``solvers.png``, a performance profile
-(Dolan & Moré 2002). A second pass asks fpjax for an error of 1e-8 by its own rule and counts answers labelled CONVERGED
-whose true error exceeds the error stated in the record.
+A second pass asks fpjax for an error of 1e-8 by its own rule and counts answers labelled CONVERGED whose true error
+exceeds the error stated in the record. A third, on exact and learned-prior denoisers, gives fpjax and optimistix's
+methods with a dense Jacobian the same tolerance, 1e-9, and counts relative errors above 1e-6.
+
+Needs optimistix, jaxopt, scipy and torchdeq. Results are written to ``FOLDER/solvers.json`` as they come, and a run
+that was interrupted goes on from there. The last class done, it fills docs/solvers.md (page.py) and draws
+docs/figures/solvers.png, a performance profile (Dolan & Moré 2002).
 """
 
 import argparse
 import functools
-import importlib.util
 import json
 import warnings
 from pathlib import Path
@@ -23,6 +26,7 @@ import numpy as np
 
 jax.config.update("jax_enable_x64", True)
 
+import page
 import zoo
 
 from fpjax.evidence import Exit
@@ -77,10 +81,15 @@ def of_jaxopt(step, solver, y0, params, tol):
     return jax.lax.map(lambda a: one(*a), (y0, params))  # one at a time: its linear solves are LAPACK calls
 
 
+@functools.cache
+def compiled(step):
+    return jax.jit(step)
+
+
 def of_scipy(step, solver, y0, params, tol):
     from scipy.optimize import root
 
-    residual = jax.jit(lambda y, p: step(y, p) - y)
+    image = compiled(step)
     values, counts = [], []
     for i in range(y0.shape[0]):
         p, count = jax.tree.map(lambda a, i=i: a[i], params), [0]
@@ -89,7 +98,7 @@ def of_scipy(step, solver, y0, params, tol):
             count[0] += 1
             if count[0] > LIMIT:
                 raise StopIteration
-            return np.asarray(residual(jnp.asarray(v), p))
+            return np.asarray(image(v, p)) - v
 
         options = {"ftol": tol, "fatol": tol, "maxiter": LIMIT}
         options.pop("ftol" if solver != "df-sane" else "maxiter")
@@ -110,7 +119,7 @@ def of_torchdeq(step, solver, y0, params, tol):
     import torch
     from torchdeq.solver import get_solver
 
-    image = jax.jit(step)
+    image = compiled(step)
     values, counts = [], []
     for i in range(y0.shape[0]):
         p, count = jax.tree.map(lambda a, i=i: a[i], params), [0]
@@ -118,7 +127,7 @@ def of_torchdeq(step, solver, y0, params, tol):
 
         def f(v, p=p, count=count, shape=shape):
             count[0] += 1
-            return torch.from_numpy(np.array(image(jnp.asarray(v.numpy().reshape(shape)), p))).reshape(1, -1)
+            return torch.from_numpy(np.array(image(v.numpy().reshape(shape), p))).reshape(1, -1)
 
         start = torch.from_numpy(np.array(y0[i])).reshape(1, -1)
         try:
@@ -128,10 +137,6 @@ def of_torchdeq(step, solver, y0, params, tol):
             values.append(np.full(shape, np.nan))
         counts.append(count[0])
     return np.stack(values), np.asarray(counts)
-
-
-def has_torchdeq() -> bool:
-    return importlib.util.find_spec("torchdeq") is not None
 
 
 CONTENDERS = {
@@ -172,10 +177,16 @@ def cheapest(family, run, solver) -> np.ndarray:
 
 
 @functools.partial(jax.jit, static_argnames=("step", "solver"))
-def by_own_rule(step, solver, y0, params, modulus):
-    return jax.vmap(lambda y, p, m: solve(step, y, p, solver=solver, tol=WANTED, limit=LIMIT, modulus=m))(
+def by_own_rule(step, solver, y0, params, modulus, tol):
+    return jax.vmap(lambda y, p, m: solve(step, y, p, solver=solver, tol=tol, limit=LIMIT, modulus=m))(
         y0, params, modulus
     )
+
+
+def at_own_rule(family, solver: str, tol: float):
+    """Solutions by fpjax's own rule, with T2's modulus where it is known."""
+    modulus = family.params.rho if family.bounded_below else jnp.zeros(family.n)
+    return by_own_rule(family.step, solver, family.y0, family.params, modulus, tol)
 
 
 def labels(family, solver: str = "auto") -> dict[str, int]:
@@ -183,8 +194,7 @@ def labels(family, solver: str = "auto") -> dict[str, int]:
 
     Where an answer lies at another solution than the known one, that solution is refined from it to rounding.
     """
-    modulus = family.params.rho if family.bounded_below else jnp.zeros(family.n)
-    s = by_own_rule(family.step, solver, family.y0, family.params, modulus)
+    s = at_own_rule(family, solver, WANTED)
     near = ours(family.step, "newton_krylov", s.y, family.params, 1e-14)[0]
 
     def distance(truth):
@@ -243,19 +253,23 @@ def summary(costs: dict[str, np.ndarray]) -> dict[str, float]:
     }
 
 
-def price_of_jacobians(costs: dict[str, np.ndarray], spans: dict[str, slice]) -> dict[str, dict[str, float]]:
-    """Line 0: total evaluations of auto over those of optimistix's methods with a dense Jacobian, on learned priors."""
-    out = {}
-    for name, span in spans.items():
-        if name.startswith("learned prior"):
-            mine = costs["fpjax auto"][span]
-            row = {"wrong": int(np.isinf(mine).sum())}
-            for peer in ("optimistix Dogleg", "optimistix LevenbergMarquardt"):
-                if peer in costs:
-                    both = np.isfinite(mine) & np.isfinite(costs[peer][span])
-                    row[f"share of {peer}"] = float(mine[both].sum() / costs[peer][span][both].sum())
-            out[name] = row
-    return out
+def price_of_jacobians(family) -> dict:
+    """Line 0: wrong answers (relative error above 1e-6) at tolerance 1e-9, and evaluations over those of dense Jacobians."""
+    size = np.linalg.norm(np.asarray(family.truth).reshape(family.n, -1), axis=1)
+
+    def wrong(y):
+        error = np.linalg.norm((np.asarray(y) - np.asarray(family.truth)).reshape(family.n, -1), axis=1)
+        return ~(error <= 1e-6 * size)
+
+    s = at_own_rule(family, "auto", 1e-9)
+    bad = wrong(s.y)
+    said = np.isin(np.asarray(s.exit), [Exit.CONVERGED, Exit.CONVERGED_TO_PRECISION])
+    row = {"problems": family.n, "wrong": int(bad.sum()), "wrong and labelled solved": int((bad & said).sum())}
+    for peer in ("Dogleg", "LM"):
+        y, count = of_optimistix(family.step, peer, family.y0, family.params, 1e-9)
+        row[f"{peer} wrong"] = int(wrong(y).sum())
+        row[f"share of {peer}"] = float(np.asarray(s.evaluations).sum() / np.asarray(count).sum())
+    return row
 
 
 def further_seeds(seeds) -> dict[str, int]:
@@ -268,56 +282,70 @@ def further_seeds(seeds) -> dict[str, int]:
     return total
 
 
+def measure(family, part: dict, save) -> None:
+    """Fills ``part`` with all of one class; what is there is not measured again."""
+    part.setdefault("evaluations", {})
+    for name, contender in CONTENDERS.items():
+        if name not in part["evaluations"]:
+            cost = cheapest(family, *contender)
+            part["evaluations"][name] = [None if np.isinf(v) else int(v) for v in cost]
+            save()
+    if "own_rule" not in part:
+        part["own_rule"] = labels(family)
+        save()
+    if "line_0" not in part and family.name.startswith(("learned prior", "exact")):
+        part["line_0"] = price_of_jacobians(family)
+        save()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a third of the problems")
-    parser.add_argument("--out", type=Path, default=Path("docs/figures"))
-    parser.add_argument("--only", nargs="*", help="contenders to run; the others come from --reuse")
-    parser.add_argument("--reuse", type=Path, help="an earlier solvers.json, for contenders that are not run again")
+    parser.add_argument("--quick", action="store_true", help="a third of the problems; the page is left alone")
+    parser.add_argument("--parts", type=Path, default=Path("docs/figures/out"), help="where results are kept")
     parser.add_argument("--seeds", type=int, default=0, help="further seeds of random maps for the own-rule count")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")  # scipy's, about its own singular systems
-    known = json.loads(options.reuse.read_text())["evaluations"] if options.reuse else {}
-    names = options.only or [n for n in CONTENDERS if "torchdeq" not in n or has_torchdeq()]
-    costs: dict[str, list] = {name: [] for name in CONTENDERS if name in names or name in known}
-    told, spans, at = {}, {}, 0
-    print(f"{'class':24s} " + " ".join(f"{name[-12:]:>14s}" for name in costs) + "   (median evaluations, failures)")
+    options.parts.mkdir(parents=True, exist_ok=True)
+    kept = options.parts / ("quick.json" if options.quick else "solvers.json")
+    classes = json.loads(kept.read_text())["classes"] if kept.exists() else {}
+
+    def save() -> None:
+        kept.with_suffix(".new").write_text(json.dumps({"classes": classes}))
+        kept.with_suffix(".new").replace(kept)
+
     for family in zoo.families(options.quick):
-        spans[family.name] = slice(at, at + family.n)
-        at += family.n
-        row = []
-        for name in costs:
-            if name in names:
-                cost = cheapest(family, *CONTENDERS[name])
-            else:
-                cost = np.asarray([np.inf if v is None else v for v in known[name][spans[family.name]]], float)
-            costs[name].append(cost)
-            middle = np.median(cost[np.isfinite(cost)]) if np.isfinite(cost).any() else np.nan
-            row.append(f"{middle:8.0f} ({np.isinf(cost).sum():3d})")
-        told[family.name] = labels(family)
-        print(
-            f"{family.name:24s} " + " ".join(f"{c:>14s}" for c in row) + f"   own rule: {told[family.name]}", flush=True
-        )
-    joined = {name: np.concatenate(c) for name, c in costs.items()}
-    total = {key: sum(t[key] for t in told.values()) for key in next(iter(told.values()))}
-    out = {"summary": summary(joined), "own_rule": total, "line_0": price_of_jacobians(joined, spans), "classes": told}
-    out["further_seeds"] = further_seeds(range(1, options.seeds + 1))
+        measure(family, classes.setdefault(family.name, {}), save)
+        print(family.name, classes[family.name]["own_rule"], flush=True)
+    costs = {name: np.concatenate([_costs(c["evaluations"][name]) for c in classes.values()]) for name in CONTENDERS}
+    own = [c["own_rule"] for c in classes.values()]
+    out = {
+        "classes": classes,
+        "summary": summary(costs),
+        "own_rule": {key: sum(t[key] for t in own) for key in own[0]},
+        "line_0": {name: c["line_0"] for name, c in classes.items() if "line_0" in c},
+        "further_seeds": further_seeds(range(1, options.seeds + 1)),
+    }
     print(json.dumps({k: v for k, v in out.items() if k != "classes"}, indent=1))
-    options.out.mkdir(parents=True, exist_ok=True)
-    raw = {name: [None if np.isinf(v) else int(v) for v in cost] for name, cost in joined.items()}
-    (options.out / "solvers.json").write_text(json.dumps(out | {"evaluations": raw}))
-    (options.out / "solvers.md").write_text(table(joined, spans))
-    profile(joined, options.out / "solvers.png")
+    kept.write_text(json.dumps(out))
+    if not options.quick:
+        (options.parts / "solvers.md").write_text(table(classes))
+        profile(costs, page.PAGE.parent / "figures" / "solvers.png")
+        page.write(options.parts)
 
 
-def table(costs: dict[str, np.ndarray], spans: dict[str, slice]) -> str:
+def _costs(counts) -> np.ndarray:
+    return np.asarray([np.inf if v is None else v for v in counts], float)
+
+
+def table(classes: dict[str, dict]) -> str:
     """Markdown: for each class the median evaluations to a true error of 1e-8 and, in brackets, the problems missed."""
-    lines = ["| class | " + " | ".join(costs) + " |", "|" + "---|" * (len(costs) + 1)]
-    for name, span in spans.items():
+    lines = ["| class | " + " | ".join(CONTENDERS) + " |", "|" + "---|" * (len(CONTENDERS) + 1)]
+    for name, part in classes.items():
         cells = []
-        for cost in (c[span] for c in costs.values()):
-            good, missed = np.isfinite(cost), int(np.isinf(cost).sum())
-            middle = f"{np.median(cost[good]):.0f}" if good.any() else "–"
+        for counts in part["evaluations"].values():
+            good = [v for v in counts if v is not None]
+            missed = len(counts) - len(good)
+            middle = f"{np.median(good):.0f}" if good else "–"
             cells.append(f"{middle} ({missed})" if missed else middle)
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

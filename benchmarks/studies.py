@@ -4,13 +4,16 @@
     python benchmarks/studies.py status [--cells 1000000]    # asking a large study how far it is
     python benchmarks/studies.py workers [--cells 24]        # cells x time of a cell / workers, over the wall time
 
-``workers`` does real audits, each of one image, with processes here and with a Dask cluster of two workers on this machine,
-every process on one core; the time of a cell is that of one process which does them all. Starting the processes and compiling
+``workers`` does real audits, each of one image, with processes here and with a Dask cluster of two workers on this machine.
+Ideal is cells x single-cell time / workers. Two single-cell times are given: of a lone process, the other core idle; and of
+two processes side by side that do nothing but call the work in a loop, without an engine, as each worker of a study has its
+neighbours too (they share the caches and the memory bus). Every process has one core. Starting the processes and compiling
 happen before the clock starts, in a first study of one cell for each process: they are paid once, not once a cell.
 """
 
 import argparse
-import os
+import json
+import multiprocessing
 import sys
 import tempfile
 import time
@@ -18,9 +21,9 @@ from pathlib import Path
 
 from fpjax import study
 from fpjax.study.plan import Cell
+from fpjax.study.pool import share
 
 WORKERS = 2
-ONE_CORE = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1", "OMP_NUM_THREADS": "1"}
 
 
 def nothing(cell: Cell) -> list[dict]:
@@ -73,40 +76,59 @@ batch = 1
 """
 
 
-def audits(folder: Path, name: str, engine, cells: int) -> tuple[float, study.Tally]:
-    """Wall time and tally of a study of real cells, after a first one that warms every worker."""
+def planned(seed: int, count: int) -> study.Plan:
+    return study.parse(PLAN.format(seed=seed, count=count))
+
+
+def audits(folder: Path, name: str, engine, cells: int) -> float:
+    """Wall time of a study of real cells, after a first one that warms every worker."""
     for seed, count in ((1, 2 * engine.workers), (0, cells)):
-        plan = study.parse(PLAN.format(seed=seed, count=count))
+        plan = planned(seed, count)
         with study.Store(folder / f"{name}-{seed}.sqlite", create=True) as store:
             store.plan(plan.text, plan.cells())
             spent = seconds(lambda store=store: study.run(store, engine, study.audit_cell))
-            tally = store.tally()
-    return spent, tally
+            assert store.tally().done == count
+    return spent
 
 
-def workers(folder: Path, n: int) -> None:
-    os.environ.update(ONE_CORE)  # before any worker starts
-    alone = study.Local(1)
-    _, single = audits(folder, "one", alone, n)
-    alone.close()
-    each = single.seconds / n
+def loop(part: int, parts: int, n: int, gate, out) -> None:
+    """A process that does every ``parts``-th cell, and nothing else."""
+    share(1)
+    mine = list(planned(0, n).cells())[part::parts]
+    study.audit_cell(next(planned(1, 1).cells()))
+    gate.wait()
+    out.put(seconds(lambda: [study.audit_cell(cell) for cell in mine]) / len(mine))
+
+
+def single(parts: int, n: int) -> float:
+    """Seconds for one cell with ``parts`` such processes side by side."""
+    spawn = multiprocessing.get_context("spawn")
+    gate, out = spawn.Barrier(parts), spawn.Queue()
+    all_ = [spawn.Process(target=loop, args=(i, parts, n, gate, out)) for i in range(parts)]
+    for process in all_:
+        process.start()
+    each = [out.get() for _ in all_]
+    for process in all_:
+        process.join()
+    return sum(each) / parts
+
+
+def workers(folder: Path, n: int) -> dict:
+    found = {"cells": n, "workers": WORKERS, "alone_s": single(1, n // 2), "beside_s": single(WORKERS, n)}
     local = study.Local(WORKERS)
-    report("local processes", audits(folder, "local", local, n), n, each)
+    found["local_s"] = audits(folder, "local", local, n)
     local.close()
     from distributed import Client, LocalCluster
 
     options = {"n_workers": WORKERS, "threads_per_worker": 1, "dashboard_address": None}
     with LocalCluster(**options) as cluster, Client(cluster) as client:
-        report("Dask workers", audits(folder, "dask", study.Dask(client), n), n, each)
-
-
-def report(name: str, outcome, n: int, each: float) -> None:
-    spent, tally = outcome
-    assert tally.done == n
-    print(
-        f"workers: {n} cells of {each:.2f} s on {WORKERS} {name}: {spent:.1f} s, {n * each / WORKERS / spent:.2f} of ideal "
-        f"(a cell took {tally.seconds / n:.2f} s there)"
-    )
+        found["dask_s"] = audits(folder, "dask", study.Dask(client), n)
+    found["beside_again_s"] = single(WORKERS, n)
+    for name in ("local", "dask"):
+        for against in ("alone", "beside"):
+            found[f"{name}_of_{against}"] = n * found[f"{against}_s"] / WORKERS / found[f"{name}_s"]
+    print("workers:", json.dumps(found, indent=1))
+    return found
 
 
 def main() -> int:
@@ -114,7 +136,7 @@ def main() -> int:
     parser.add_argument("what", choices=["queue", "status", "workers"])
     parser.add_argument("--cells", type=int)
     options = parser.parse_args()
-    run, default = {"queue": (queue, 100_000), "status": (status, 1_000_000), "workers": (workers, 24)}[options.what]
+    run, default = {"queue": (queue, 100_000), "status": (status, 1_000_000), "workers": (workers, 120)}[options.what]
     with tempfile.TemporaryDirectory() as folder:
         run(Path(folder), options.cells or default)
     return 0

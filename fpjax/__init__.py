@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # what __getattr__ finds at run time, for type checkers and e
     from fpjax import models as models
     from fpjax import process as process
     from fpjax import report as report
+    from fpjax import samplers as samplers
+    from fpjax import schedulers as schedulers
     from fpjax import solve as solve
     from fpjax import step as step
     from fpjax import testing as testing
@@ -68,6 +70,8 @@ _ROOMS = (
     "models",
     "process",
     "report",
+    "samplers",
+    "schedulers",
     "solve",
     "step",
     "testing",

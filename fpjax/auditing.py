@@ -5,7 +5,6 @@ measurements into verdicts (:mod:`fpjax.rules`). Not in this room: HTML, plots, 
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fpjax import multistep, rules
+from fpjax import curves, multistep, rules, sharding
 from fpjax.denoiser import Denoiser
 from fpjax.evidence import Evidence, FpjaxError, Verdict
 from fpjax.jacobian import MOST, Extremes, Spectrum, extreme_eigenvalues, spectrum, symmetric_part
@@ -83,8 +82,13 @@ class Report:
       table: the rows of ``audit.json``, plain data.
       round_trip: for each guidance, the largest round-trip error over the images whose every step was solved, how many
         those are, and network evaluations for an image.
-      images: for each guidance, arrays ``source``, ``latent``, ``again`` (n, *shape) in the process's coordinates.
+      images: for each guidance, arrays ``source``, ``latent``, ``again`` (n, *shape) in the process's coordinates; for
+        models with several conditions also ``edit``, the latent regenerated under another one, and their names ``caption``
+        and ``edited`` (n,).
       settings: what was asked for: images, precision, solver, tol, seed.
+      curves: for each guidance, what plots are drawn from (:func:`fpjax.curves.record`).
+      command: the command line that made this, or None when it was made from Python.
+      certificates: those written beside the report: ``file``, ``kind``, ``statement``, ``image`` (or None).
     """
 
     model: str
@@ -94,9 +98,13 @@ class Report:
     round_trip: list[dict[str, Any]]
     images: list[dict[str, np.ndarray]]
     settings: dict[str, Any]
+    curves: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    command: str | None = None
+    certificates: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain data, valid against ``fpjax/report/audit.schema.json``."""
+        command = {} if self.command is None else {"command": self.command}
         return {
             "format": "fpjax-audit/1",
             "model": self.model,
@@ -105,7 +113,9 @@ class Report:
             "settings": self.settings,
             "round_trip": self.round_trip,
             "rows": self.table,
-        }
+            "curves": self.curves,
+            "certificates": self.certificates,
+        } | command
 
     def verdicts(self, question: str, guidance: float | None = None) -> list[str]:
         """The verdicts on one question, in the order of the steps."""
@@ -114,7 +124,7 @@ class Report:
         ]
 
     def save(self, folder: str | Path) -> Path:
-        """Writes ``audit.json`` and ``report.html`` into a folder and returns the path of the page.
+        """Writes ``audit.json``, ``report.html`` and ``report.md`` into a folder and returns the path of the page.
 
         Raises:
           FpjaxError: if the folder cannot be written; no partial file is left.
@@ -136,6 +146,7 @@ def audit(
     limit: int = 400,
     seed: int = 0,
     budget: Budget = BUDGET,
+    histories: Sequence[str] = curves.METHODS,
     sampler: str | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Report:
@@ -149,6 +160,8 @@ def audit(
       solver, tol, limit: of the inversion; the default tol is 1e-12 in float64 and 1e-6 in float32.
       seed: of the random points and Lanczos starts.
       budget: how many points are looked at and how closely; see :class:`Budget`.
+      histories: solvers whose residuals along the first image's steps are kept for the report; each one compiles a
+        program, so leave them out where nobody looks.
       sampler: one of :data:`fpjax.samplers.SAMPLERS` on the process's levels; None for the process's own. A one-step
         sampler is audited through its effective denoiser (:mod:`fpjax.composite`). A multistep sampler's uniqueness and
         error are those of the whole system (:func:`fpjax.multistep.coupling`), and its contraction and convergence those
@@ -166,7 +179,8 @@ def audit(
     z = inputs[0][1].z
     dtype = z.dtype
     tol = (1e-12 if dtype == jnp.float64 else 1e-6) if tol is None else tol
-    check_solver(solver, tol, limit)
+    for name in (solver, *histories):
+        check_solver(name, tol, limit)
     _check_budget(budget)
     total = len(weights) * (process.steps + 1)
     report = Report(den.name, process.describe(), weights, [], [], [], {})
@@ -193,9 +207,8 @@ def audit(
         inversion = invert(den, x.z, process, condition=x.condition, guidance=w, solver=solver, tol=tol, limit=limit)
         again = generate(den, inversion.latent, process, condition=x.condition, guidance=w)
         report.round_trip.append(_round_trip(w, x.z, again, inversion))
-        report.images.append(
-            {"source": np.asarray(x.z), "latent": np.asarray(inversion.latent), "again": np.asarray(again)}
-        )
+        report.images.append(_images(den, process, x, inversion, again, w))
+        spectra = []
         seen = _seen(x, process, inversion)
         modulus = declared_modulus(seen.x.den if process.table else den, process, w)
         declared = seen.x.den.facts if process.table else den.facts
@@ -207,6 +220,9 @@ def audit(
                 i + 1, process.levels[i + 1], process.levels[i], w, declared, float(modulus[i]), tol
             )
             report.table += rules.rows(facts, inversion, i, measured)
+            spectra.append(curves.edges(measured.spectrum))
+        kept = curves.record(_step(seen.x, process, 0), process, inversion, spectra, tol, histories, seen.memory)
+        report.curves.append({"guidance": w, **kept})
     if progress is not None:
         progress(total, total, "done")
     return report
@@ -237,6 +253,18 @@ def apply_structure(report: Report, proved, file: str) -> None:
                 "evidence": Evidence.ENCLOSED.name,
                 "detail": f"proved from the weights, whatever the target: m >= rho ({file}); sampled: {row['detail']}",
             }
+
+
+def _images(den: Denoiser, process: Process, x, inversion: Inversion, again, w: float) -> dict[str, np.ndarray]:
+    """What the report shows of each image; the edit asks for the condition after the image's own."""
+    out = {"source": x.z, "latent": inversion.latent, "again": again}
+    condition = np.asarray(x.condition)
+    other = (condition + 1) % max(len(den.conditions), 1)
+    if len(den.conditions) > 1:
+        names = [*den.conditions, "no condition"]
+        out["edit"] = generate(den, inversion.latent, process, condition=other, guidance=w)
+        out |= {"caption": [names[c] for c in condition], "edited": [names[c] for c in other]}
+    return {k: np.asarray(v) for k, v in out.items()}
 
 
 def _step(x, process: Process, i: int) -> Step:
@@ -331,16 +359,26 @@ def _spectrum_tol(dtype) -> float:
     return max(SPECTRUM_TOL, 100 * float(jnp.finfo(dtype).eps))
 
 
-def _each(function: Callable, arguments, at_once: int | None):
-    """``function`` of every point, ``at_once`` of them in one batch."""
-    if at_once is None or at_once >= len(arguments[0]):
-        return jax.vmap(function)(*arguments)
-    return jax.lax.map(lambda x: function(*x), arguments, batch_size=None if at_once == 1 else at_once)
+def _each(look, step: Step, points, key, budget: Budget):
+    """``look`` at every point under its own condition, on all devices."""
+    batch, shared = (points, step.condition), (step._replace(condition=None), key)
+    return sharding.over_devices(look, budget, shared, batch, together=True)[0]
 
 
-@functools.partial(jax.jit, static_argnames="budget")
+def _at_once(function: Callable, batch, budget: Budget):
+    """``function`` of every point of a batch, as many of them together as the budget says."""
+    if budget.at_once is None or budget.at_once >= len(batch[0]):
+        return jax.vmap(function)(*batch)
+    return jax.lax.map(lambda x: function(*x), batch, batch_size=None if budget.at_once == 1 else budget.at_once)
+
+
 def _look(step: Step, points, key, budget: Budget = BUDGET):
     """Spectrum of J at every point, and the worst of a few pairs along its top singular vector (T3)."""
+    return _each(_look_here, step, points, key, budget)
+
+
+def _look_here(budget: Budget, shared, batch):
+    step, key = shared
 
     def one(y, c):
         p = step._replace(condition=c)
@@ -359,12 +397,16 @@ def _look(step: Step, points, key, budget: Budget = BUDGET):
         best = jnp.argmax(ratios)
         return s, ratios[best], others[best]
 
-    return _each(one, (points, step.condition), budget.at_once)
+    return _at_once(one, batch, budget), ()
 
 
-@functools.partial(jax.jit, static_argnames="budget")
 def _edges(step: Step, points, condition, key, budget: Budget = BUDGET) -> Extremes:
     """Extremes of the symmetric part of the unguided Jacobian under the given conditions."""
+    return _each(_edges_here, step._replace(condition=condition), points, key, budget)
+
+
+def _edges_here(budget: Budget, shared, batch):
+    step, key = shared
 
     def one(y, c):
         p = step._replace(condition=c, guidance=None)
@@ -372,13 +414,19 @@ def _edges(step: Step, points, condition, key, budget: Budget = BUDGET) -> Extre
         options = {"tol": _spectrum_tol(y.dtype), "steps": budget.lanczos, "dtype": y.dtype}
         return extreme_eigenvalues(operator, y.size, key, **options)
 
-    return _each(one, (points, condition), budget.at_once)
+    return _at_once(one, batch, budget), ()
 
 
-@functools.partial(jax.jit, static_argnames="budget")
 def _picard(step: Step, targets, starts, tol, budget: Budget = BUDGET) -> Solution:
+    batch, shared = (targets, starts, step.condition), (step._replace(condition=None), jnp.asarray(tol, targets.dtype))
+    return sharding.over_devices(_picard_here, budget, shared, batch)[0]
+
+
+def _picard_here(budget: Budget, shared, batch):
+    step, tol = shared
+
     def one(target, start, c):
         p = step._replace(target=target, condition=c)
         return solve(G, start, p, solver="picard", tol=tol, limit=budget.picard, stop="residual")
 
-    return jax.vmap(one)(targets, starts, step.condition)
+    return jax.vmap(one)(*batch), ()

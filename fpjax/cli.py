@@ -1,14 +1,17 @@
 """The command ``fpjax``: arguments in, one call, files out."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from fpjax import report_command
 from fpjax.command import (
     Double,
     Images,
@@ -37,6 +40,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(study_app, name="study")
+report_command.register(app)
 
 
 @app.command()
@@ -99,10 +103,20 @@ def audit(
     report.settings["source"] = named.source
     if precision is Precision.DOUBLE and 1.0 in weights and not is_diffusers(model):
         prove(report, den, grid, x, labels, model, out)
-    text = to_json(report)
+    options = [("steps", steps), ("guidance", ",".join(map(str, weights))), *(("images", name) for name in images)]
+    options += [("process", kind)] if kind else []
+    options += [("prompt", text) for text in prompt or []] + [("set", text) for text in override or []]
+    options += [
+        ("points", points),
+        ("lanczos", lanczos),
+        ("precision", precision.value),
+        ("solver", solver),
+        ("seed", seed),
+    ]
+    report.command = shlex.join(["fpjax", "audit", model, *(str(p) for k, v in options for p in (f"--{k}", v))])
     page = report.save(out)
     if as_json:
-        sys.stdout.write(text)
+        sys.stdout.write(to_json(report))
     else:
         show(report)
     print(f"report: {page.resolve()}", file=sys.stderr if as_json else sys.stdout)
@@ -131,6 +145,8 @@ def prove(report, den, grid, x, condition, model: str, out: Path, budget_s: floa
     for certificate, proved, image in found:
         file = f"certificates/{proved.kind}{'' if image is None else f'-image-{image}'}.json"
         certificate.save(out / file)
+        entry = {"file": file, "kind": proved.kind, "statement": proved.statement, "image": image}
+        report.certificates.append(entry)
         if proved.kind == "structure":
             apply_structure(report, proved, file)
         notes.print(f"certified: {proved.statement}", highlight=False, soft_wrap=True)
@@ -141,7 +157,9 @@ def show(report) -> None:
     from fpjax.report import summary
 
     for w, trip in zip(report.guidance, report.round_trip, strict=True):
-        table = Table(title=f"{report.model}, {report.process['kind']} {report.process['steps']} steps, guidance {w:g}")
+        table = Table(
+            title=f"{escape(report.model)}, {report.process['kind']} {report.process['steps']} steps, guidance {w:g}"
+        )
         table.add_column("question")
         table.add_column("verdict by step")
         for question, line in summary(report, w).items():
@@ -295,6 +313,7 @@ def check(
     model: Annotated[
         str | None, typer.Option(help="the model they speak of; found among the embedded ones if left out")
     ] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="float64 with proved error bounds, for larger networks")] = False,
 ) -> None:
     """Re-derive certificates from the weights with the independent kernel; exit 1 unless every one verifies."""
     import fpjax
@@ -302,8 +321,8 @@ def check(
     failed = 0
     for file in files:
         try:
-            proved = fpjax.certify.verify(file, model)
-            print(f"{proved.verdict} {file}: {proved.statement}")
+            proved = fpjax.certify.verify(file, model, fast=fast)
+            print(f"{proved.verdict}{f' ({proved.arithmetic})' if fast else ''} {file}: {proved.statement}")
         except fpjax.certify.CertificateError as error:
             failed += 1
             print(f"REJECTED {file}: {error}", file=sys.stderr)

@@ -7,10 +7,12 @@ the chain rule a step with two stages (Heun, DPM-Solver++ 2S) has, J1 at y and J
 
     J~ = (1 - theta)·J1 + theta·J2·(c + (1 - c)·J1)
 
-which is in general not symmetric and not monotone even where J1 and J2 are: E3 and T6 are lost, and with L1, L2 bounds on
-||J1|| and ||J2||, and J1 and J2 positive semidefinite,
+which is in general not symmetric and not monotone even where J1 and J2 are: E3 and T6 are lost, and so is the safety of T2 at
+every step size. For T3, with K = ||I - J|| at either point and
 
-    m >= rho - (1 - rho)·[(theta - 1)+·L1 + theta·(1 - c)·L2·L1 + theta·c·0]         (crude; the audit measures instead).
+    I - J~ = (1 - theta)·(I - J1) + theta·[(I - J2) + (1 - c)·J2·(I - J1)]
+
+one has kappa <= (1 - rho)·[(|1 - theta| + |theta|·(1 - c)·||J2||)·K1 + |theta|·K2]. The audit measures J~ itself.
 
 In this room: that denoiser. Not in this room: coefficients (samplers), multistep samplers, whose step has a memory (multistep).
 """

@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental.sparse.linalg import lobpcg_standard
+from jax.sharding import Mesh
 
-from fpjax import lockstep, restarted, tridiagonal
+from fpjax import lockstep, restarted, sharding, tridiagonal
 from fpjax.evidence import FpjaxError
 from fpjax.lockstep import append, combine, every, furthest, orthogonalise, unit
 
@@ -135,7 +136,7 @@ def _wait(j, excess, before, after):
     return jnp.where((rate > 0) & jnp.isfinite(needed), jnp.clip(needed, 1, most), most).astype(jnp.int32)
 
 
-def _drive(body: Callable, tested: Callable, finish: Callable, carry: _Carry, m: int):
+def _drive(body: Callable, tested: Callable, finish: Callable, carry: _Carry, m: int, over=None):
     """Runs ``body(carry, j)`` for j = 0, 1, ... below m until ``tested(carry, j)`` finds no excess above 1, asked as seldom
     as the rate of convergence allows.
 
@@ -157,7 +158,7 @@ def _drive(body: Callable, tested: Callable, finish: Callable, carry: _Carry, m:
         return _Run(carry, upto, upto + furthest(wait), excess, done, found, jnp.where(s.done, s.count, upto))
 
     def run(state: _Run, upmost: int):
-        basis = lockstep.grow(state.carry.basis, upmost)
+        basis = lockstep.Basis(sharding.in_pieces(lockstep.grow(state.carry.basis, upmost).rows, over))
         state = state._replace(carry=state.carry._replace(basis=basis))
         return jax.lax.while_loop(lambda s: ~every(s.done) & (s.j < upmost), functools.partial(chunk, upmost), state)
 
@@ -179,7 +180,7 @@ def _start(key, start, d: int, dtype):
 
 
 def extreme_eigenvalues(
-    operator: Callable, d: int, key, *, tol=1e-8, steps: int = MOST, dtype=None, start=None
+    operator: Callable, d: int, key, *, tol=1e-8, steps: int = MOST, dtype=None, start=None, over: Mesh | None = None
 ) -> Extremes:
     """Smallest and largest eigenvalue of a symmetric operator on flat vectors of d values, by Lanczos.
 
@@ -191,13 +192,14 @@ def extreme_eigenvalues(
         exceed FULL_BYTES.
       dtype: of the computation; the default float if left out.
       start: (d,), the starting vector in place of a random one; T15 then says nothing.
+      over: a mesh of devices; every vector is kept in as many equal pieces, one on each. Under jit.
     """
     dtype = jnp.result_type(float) if dtype is None else dtype
     m = min(d, steps)
     if m * d * jnp.dtype(dtype).itemsize > FULL_BYTES:
-        return _extremes_restarted(operator, d, key, tol, steps, dtype, start)
+        return _extremes_restarted(operator, d, key, tol, steps, dtype, start, over)
     eps = jnp.finfo(dtype).eps
-    first = _start(key, start, d, dtype)
+    first = sharding.in_pieces(_start(key, start, d, dtype), over)
 
     def body(carry: _Carry, j):
         basis, v, before, alpha, beta = carry
@@ -221,7 +223,7 @@ def extreme_eigenvalues(
         low, high = found
         return low.value, high.value, combine(basis, low.vector, j), combine(basis, high.vector, j), count
 
-    return _measured(operator, *_drive(body, tested, finish, _begin(first, m), m))
+    return _measured(operator, *_drive(body, tested, finish, _begin(first, m), m, over))
 
 
 def _measured(operator, low, high, low_vector, high_vector, products) -> Extremes:
@@ -233,26 +235,35 @@ def _measured(operator, low, high, low_vector, high_vector, products) -> Extreme
     return Extremes(low, high, low_vector, high_vector, residuals[0], residuals[1], products + 2)
 
 
-def _extremes_restarted(operator, d, key, tol, steps, dtype, start) -> Extremes:
-    found = restarted.lanczos(operator, d, key, tol=tol, steps=steps, dtype=dtype, start=start)
+def _extremes_restarted(operator, d, key, tol, steps, dtype, start, over) -> Extremes:
+    found = restarted.lanczos(operator, d, key, tol=tol, steps=steps, dtype=dtype, start=start, over=over)
     return _measured(operator, found.low, found.high, found.low_vector, found.high_vector, found.products)
 
 
 def spectral_norm(
-    forward: Callable, transpose: Callable, d: int, key, *, tol=1e-8, steps: int = MOST, dtype=None, start=None
+    forward: Callable,
+    transpose: Callable,
+    d: int,
+    key,
+    *,
+    tol=1e-8,
+    steps: int = MOST,
+    dtype=None,
+    start=None,
+    over: Mesh | None = None,
 ) -> Norm:
     """The largest singular value of a square operator, by Golub-Kahan-Lanczos bidiagonalisation.
 
     Args:
       forward: v -> A v. transpose: u -> A^T u. Both on flat vectors of d values.
-      key, tol, steps, dtype, start: as in :func:`extreme_eigenvalues`.
+      key, tol, steps, dtype, start, over: as in :func:`extreme_eigenvalues`.
     """
     dtype = jnp.result_type(float) if dtype is None else dtype
     m = min(d, steps)
     if m * d * jnp.dtype(dtype).itemsize > FULL_BYTES:
-        return _norm_restarted(forward, transpose, d, key, tol, steps, dtype, start)
+        return _norm_restarted(forward, transpose, d, key, tol, steps, dtype, start, over)
     eps = jnp.finfo(dtype).eps
-    first = _start(key, start, d, dtype)
+    first = sharding.in_pieces(_start(key, start, d, dtype), over)
 
     def body(carry: _Carry, j):
         basis, v, left, alpha, beta = carry
@@ -275,7 +286,7 @@ def spectral_norm(
     def finish(basis, j, found, count):
         return combine(basis, found, j), 2 * count
 
-    return _lifted(forward, transpose, *_drive(body, tested, finish, _begin(first, m), m))
+    return _lifted(forward, transpose, *_drive(body, tested, finish, _begin(first, m), m, over))
 
 
 def _lifted(forward, transpose, right, products) -> Norm:
@@ -289,9 +300,9 @@ def _lifted(forward, transpose, right, products) -> Norm:
     return Norm(jnp.where(jnp.isfinite(residual), s, jnp.nan), right, left, residual, products + 2)
 
 
-def _norm_restarted(forward, transpose, d, key, tol, steps, dtype, start) -> Norm:
+def _norm_restarted(forward, transpose, d, key, tol, steps, dtype, start, over) -> Norm:
     """Thick-restart Lanczos on A^T A: the largest singular value keeps its relative accuracy, and one basis is enough."""
-    options = {"tol": tol, "steps": steps, "dtype": dtype, "start": start, "ends": "high"}
+    options = {"tol": tol, "steps": steps, "dtype": dtype, "start": start, "ends": "high", "over": over}
     found = restarted.lanczos(lambda v: transpose(forward(v)), d, key, **options)
     return _lifted(forward, transpose, found.high_vector, 2 * found.products)
 
@@ -352,9 +363,17 @@ class Spectrum(NamedTuple):
 NORMS = ("norm", "departure", "asymmetry")
 
 
-@functools.partial(jax.jit, static_argnames=("function", "steps", "norms"))
+@functools.partial(jax.jit, static_argnames=("function", "steps", "norms", "over"))
 def spectrum(
-    function: Callable, y, params, key, *, tol=1e-8, steps: int = MOST, norms: tuple[str, ...] = NORMS
+    function: Callable,
+    y,
+    params,
+    key,
+    *,
+    tol=1e-8,
+    steps: int = MOST,
+    norms: tuple[str, ...] = NORMS,
+    over: Mesh | None = None,
 ) -> Spectrum:
     """Extremes of sym J, ||J||, ||I - J|| and ||J - J^T||/2 for J the Jacobian of ``function(y, params)`` in y.
 
@@ -363,10 +382,11 @@ def spectrum(
       y: one point; its dtype is that of the computation.
       steps: most Lanczos iterations of each of the four.
       norms: which of the three norms are wanted; the others are None.
+      over: devices that share the vectors of one large point, see :func:`extreme_eigenvalues`.
     """
     forward, transpose = linear(lambda v: function(v, params), y)
     d = y.size
-    options = {"tol": tol, "steps": steps, "dtype": y.dtype}
+    options = {"tol": tol, "steps": steps, "dtype": y.dtype, "over": over}
     keys = jax.random.split(key, 4)
     symmetric = extreme_eigenvalues(lambda v: (forward(v) + transpose(v)) / 2, d, keys[0], **options)
 

@@ -17,8 +17,20 @@ import numpy as np
 from fpjax.denoiser import Denoiser
 from fpjax.evidence import Exit
 from fpjax.methods import norm2
-from fpjax.solve import Goal, Lane, Solution, adjoint, advance, record, restart, slots, start, zero_cotangent
-from fpjax.solvers import named
+from fpjax.solve import (
+    Goal,
+    Lane,
+    Solution,
+    adjoint,
+    advance,
+    newton_gmres,
+    record,
+    restart,
+    slots,
+    start,
+    zero_cotangent,
+)
+from fpjax.solvers import CLASSIC, named
 from fpjax.step import G, Step
 
 ORDERS = 3  # noise predictions of earlier steps that a starting point may use
@@ -230,8 +242,9 @@ def _lanes(x: Inputs, levels: Levels, goal: Goal, options: Options) -> Record:
 
 
 def _scan(x: Inputs, levels: Levels, goal: Goal, options: Options) -> Record:
-    method = named(options.solver, options.depth)
+    method = None if options.solver == CLASSIC else named(options.solver, options.depth)
     n = x.z.shape[0]
+    axes = Goal(None, None, 0, None, None)  # pyright: ignore[reportArgumentType]
 
     def one_step(carry, level: tuple):
         y, noise, index = carry
@@ -239,7 +252,7 @@ def _scan(x: Inputs, levels: Levels, goal: Goal, options: Options) -> Record:
         gap = sigma * (1 - rho)
         p = Step(x.den, jnp.full(n, sigma), jnp.full(n, rho), y, x.condition, x.guidance)
         here = goal._replace(modulus=jnp.full(n, modulus))
-        lane = jax.vmap(functools.partial(start, method))(y + gap * jnp.tensordot(noise, weights, ((1,), (0,))))
+        query = y + gap * jnp.tensordot(noise, weights, ((1,), (0,)))
 
         def body(c):
             lane, slot = c
@@ -251,9 +264,13 @@ def _scan(x: Inputs, levels: Levels, goal: Goal, options: Options) -> Record:
             lane = _per_lane(lane.exit == Exit.RUNNING, new, lane)
             return lane, (slot + 1) % slots(lane)
 
-        calls_before = jnp.int32(0)
-        lane, _ = jax.lax.while_loop(lambda c: jnp.any(c[0].exit == Exit.RUNNING), body, (lane, calls_before))
-        s = jax.vmap(record, in_axes=(0, Goal(None, None, 0, None, None)))(lane, here)  # pyright: ignore
+        if method is None:
+            s = jax.vmap(functools.partial(newton_gmres, G), in_axes=(0, _axes(), axes))(query, p, here)
+        else:
+            lane = jax.vmap(functools.partial(start, method))(query)
+            going = (lane, jnp.int32(0))
+            lane, _ = jax.lax.while_loop(lambda c: jnp.any(c[0].exit == Exit.RUNNING), body, going)
+            s = jax.vmap(record, in_axes=(0, axes))(lane, here)
         noise = jnp.concatenate([((s.y - y) / gap)[:, None], noise[:, :-1]], axis=1)
         kept = s if options.history else s._replace(y=jnp.zeros(n, y.dtype))
         return (s.y, noise, index + 1), (kept, jnp.max(s.evaluations))
@@ -269,6 +286,14 @@ def _scan(x: Inputs, levels: Levels, goal: Goal, options: Options) -> Record:
 def run(x: Inputs, levels: Levels, goal: Goal, options: Options) -> Record:
     """All steps of all images; ``jax.grad`` goes through the last state where ``options.history`` is true."""
     return _run(options, x, levels, goal)
+
+
+def share(options: Options, shared, lanes) -> tuple[Record, jax.Array]:
+    """:func:`run` as :func:`fpjax.sharding.over_devices` takes it: ``shared`` is (den, guidance, levels, goal), ``lanes`` is
+    (z, condition); the count of calls is each device's own."""
+    den, guidance, levels, goal = shared
+    out = _run(options, Inputs(den, *lanes, guidance), levels, goal)
+    return out._replace(calls=None), out.calls  # pyright: ignore[reportArgumentType]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -12,13 +12,19 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+TOGETHER = "fpjax_together"  # the mesh axis over which devices agree too (sharding)
 BLOCK = 8  # basis vectors read at once: work is proportional to the vectors held, rounded up to this
 
 
 @jax.custom_batching.custom_vmap
 def furthest(number):
-    """A scalar as it is; under vmap, at any depth, the largest of all lanes, the same for all of them."""
-    return number
+    """A scalar as it is; under vmap, at any depth, the largest of all lanes, the same for all of them; and of the lanes on
+    all devices, where a batch is spread over some."""
+    whole = number.astype(jnp.int32) if number.dtype == bool else number
+    try:
+        return jax.lax.pmax(whole, TOGETHER).astype(number.dtype)
+    except NameError:  # no such axis: one device
+        return number
 
 
 @furthest.def_vmap

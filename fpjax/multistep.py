@@ -9,8 +9,8 @@ states that are not known yet. The solutions of the system are exactly the traje
 Sweeps. With the memory h_i = sum_(k >= 2) w_ik·D(y_(i+k)) frozen, step i is E2 for the denoiser w_i1·D + h_i, solved upwards
 from i = 0; then the memory is computed again. A fixed point of the sweep is a solution of the system.
 
-Theory (T2, T3 and T8 with memory). Let m_i = rho_i + (1 - rho_i)·w_i1·inf lambda_min(J_(i+1)), and b_ik = (1 - rho_i)·|w_ik|·L_(i+k)
-with L a bound on ||J||. Two trajectories with residuals r_i and distances e_i satisfy
+Theory (T2, T3 and T8 with memory). Let m_i = rho_i + (1 - rho_i)·w_i1·inf lambda_min(J_(i+1)), w_i1 >= 0, and b_ik =
+(1 - rho_i)·|w_ik|·L_(i+k) with L a bound on ||J||. Two trajectories with residuals r_i and distances e_i satisfy
 
     m_i·e_(i+1) <= e_i + r_i + sum_(k >= 2) b_ik·e_(i+k)
 
@@ -220,7 +220,9 @@ class Coupling(NamedTuple):
 
 
 def coupling(jacobians, rho, weights) -> Coupling:
-    """M_i = A_i + sum_(k >= 2) B_ik·(M_(i+k-1)·…·M_(i+1))^-1, A_i = rho_i + (1 - rho_i)·w_i1·J_(i+1), B_ik = (1 - rho_i)·w_ik·J_(i+k).
+    """M_i = A_i + sum_(k >= 2) B_ik·(M_(i+k-1)·…·M_(i+1))^-1, the Jacobians of the steps of one trajectory.
+
+    Here A_i = rho_i + (1 - rho_i)·w_i1·J_(i+1) and B_ik = (1 - rho_i)·w_ik·J_(i+k).
 
     Args:
       jacobians: J_D at y_1 … y_N of one trajectory, (steps, d, d). rho: (steps,). weights: (steps, K).

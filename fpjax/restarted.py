@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fpjax import sharding
 from fpjax.lockstep import every
 
 BASIS = 20  # vectors of the basis; one more is held for the residual
@@ -102,6 +103,7 @@ def lanczos(
     ends: str = "both",
     basis: int = BASIS,
     start=None,
+    over=None,
 ) -> Ends:
     """Extreme eigenpairs of a symmetric operator on flat vectors of d values; memory is ``basis + 1`` vectors.
 
@@ -112,6 +114,7 @@ def lanczos(
       ends: "both", or "high" to ask (and keep vectors) for the largest alone.
       basis: vectors kept, more than KEPT; d itself if that is less.
       start: (d,), the starting vector in place of a random one.
+      over: devices that share the vectors, see :func:`fpjax.jacobian.extreme_eigenvalues`.
     """
     dtype = jnp.result_type(float) if dtype is None else dtype
     m = min(d, basis)
@@ -120,7 +123,7 @@ def lanczos(
     chosen = np.concatenate([np.arange(lows), np.arange(m - (kept - lows), m)]).astype(np.int32)
     eps = jnp.finfo(dtype).eps
     start = jax.random.normal(key, (d,), dtype) if start is None else start
-    vectors = jnp.zeros((m + 1, d), dtype).at[0].set(start / jnp.linalg.norm(start))
+    vectors = sharding.in_pieces(jnp.zeros((m + 1, d), dtype).at[0].set(start / jnp.linalg.norm(start)), over)
 
     def extend(carry):
         """One product: a new column of the projected matrix, a new basis vector."""

@@ -14,14 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fpjax import gmres
 from fpjax.evidence import Basis, Exit, FpjaxError
-from fpjax.methods import DEPTH, Method, Point, norm2
-from fpjax.solvers import METHODS, SOLVERS, named
+from fpjax.machine import FORCING
+from fpjax.methods import BACKTRACKS, DEPTH, NEAR, Method, Point, choose, norm2, rounding_floor, shorter
+from fpjax.solvers import CLASSIC, METHODS, SOLVERS, named
 
 PATIENCE = 8  # evaluations at the rounding floor without a new best residual
 STALL = 100  # evaluations without a new best residual after which a method that is not patient gives up
-ROUNDING = 64  # T16: a residual below this many rounding units of the iterate is noise
-NEAR = 8  # a residual below this many such floors that no longer falls is noise too: c in T16 depends on the machine
 STAGNANT = 60  # evaluations without a new best residual that count as no longer falling: more than one Newton direction
 GROWTH = 1e8  # a residual this many times the first one has diverged
 MEMORY_OF_RATIO = 0.7  # how slowly the largest observed ||dy||/||dr|| is forgotten
@@ -45,7 +45,8 @@ class Solution(NamedTuple):
         where the basis is RESIDUAL: the residual alone implies nothing.
       basis: an :class:`fpjax.evidence.Basis` code, int32.
       newton: Newton steps taken, int32 (newton_krylov and auto).
-      reason: why auto turned to Newton last, int32: 0 it did not, 1 moves raised the residual, 2 progress was slow.
+      reason: why auto turned to Newton last, int32: 0 it did not, 1 moves raised the residual, 2 progress was slow, 3 the line
+        search stood at a local minimum of the residual, and Newton steps of bounded length were taken without one.
     """
 
     y: jax.Array
@@ -138,8 +139,8 @@ def advance(method: Method, lane: Lane, image, slot, goal: Goal) -> Lane:
     first = jnp.where(lane.fresh, norm, lane.first)
     best = jnp.where(lane.fresh, norm, lane.best)
     better = norm < 0.9 * best
-    stalled = jnp.where(better | lane.fresh, 0, lane.stalled + 1)
-    floor = _floor(told.point)
+    stalled = jnp.where(better | lane.fresh | told.astray, 0, lane.stalled + 1)
+    floor = rounding_floor(told.point)
     moved = ~lane.fresh & (told.counted & (trial.norm != lane.point.norm))
     rate = jnp.where(moved, trial.norm / lane.point.norm, lane.rate)
     ratio = jnp.zeros_like(norm)
@@ -211,11 +212,6 @@ def _classify(lane: Lane, floor, stuck, patience, goal: Goal):
     return jnp.select([c for c, _ in cases], [jnp.int32(code) for _, code in cases], jnp.int32(Exit.RUNNING))
 
 
-def _floor(point: Point):
-    """T16: the size of rounding noise in a residual, from the size of the iterate and of its image."""
-    return ROUNDING * jnp.finfo(point.y.dtype).eps * (norm2(point.y) + norm2(point.y + point.r))
-
-
 def record(lane: Lane, goal: Goal) -> Solution:
     """What is handed out of a lane."""
     error, basis = implied_error(lane, goal)
@@ -275,9 +271,11 @@ def solve(
       y0: the starting point, floating point, any shape.
       params: pytree passed to ``step``.
       solver: one of :data:`fpjax.solvers.SOLVERS`. "picard" (T3), "relaxed" (T5), "aitken", "anderson" and
-        "anderson_one" (T14), "newton_krylov"; "convex", "conjugate" and "accelerated" (T6) where the Jacobian is symmetric;
-        or "auto": Anderson acceleration that turns to Newton-Krylov where moves raise the residual or progress is slow,
-        and back after a full Newton step.
+        "anderson_one" (T14), "newton_krylov", "newton_gmres" (the textbook form: GMRES on exact products); "convex",
+        "conjugate" and "accelerated" (T6) where the Jacobian is symmetric; or "auto": Anderson acceleration that turns to
+        Newton-Krylov where moves raise the residual or progress is slow, and back after a full Newton step. Where also
+        the line search ends, at a local minimum of the residual, auto takes Newton steps of bounded length without one,
+        and returns to that point if they do not lead below it.
       tol: the error asked for, 2-norm: T8's residual/m where a modulus is given, the estimate of :func:`implied_error`
         otherwise, and the residual where there is none (the solvers of T6 need a modulus to state an error, and T6 gives
         m >= rho). Never looser than the residual itself.
@@ -307,6 +305,8 @@ def make_goal(dtype, tol, limit, stop: str = "error", modulus=0.0, certified: bo
 
 
 def _run(step, method: tuple[str, int], y0, params, goal: Goal) -> Solution:
+    if method[0] == CLASSIC:
+        return newton_gmres(step, y0, params, goal)
     machine = named(*method)
 
     def body(carry):
@@ -322,6 +322,54 @@ def slots(lane: Lane) -> int:
     """The length of the ring of pairs, 1 for methods without one."""
     pairs = getattr(lane.memory, "pairs", None)
     return 1 if pairs is None else pairs.valid.shape[-1]
+
+
+def newton_gmres(step, y0, params, goal: Goal) -> Solution:
+    """Inexact Newton steps (:mod:`fpjax.gmres`) with backtracking; an error is stated from a modulus only."""
+
+    def body(lane: Lane) -> Lane:
+        base = lane.point
+        s, spent = gmres.direction(step, base.y, base.r, params, lane.memory)
+
+        def trial(alpha):
+            y = base.y + alpha * s
+            return measure(y, step(y, params))
+
+        def short_of(alpha, t: Point):
+            return ~(t.norm <= (1 - 1e-4 * alpha) * base.norm)
+
+        def shorten(carry):
+            alpha, t, k = carry
+            alpha = shorter(alpha, base.norm, t.norm)
+            return alpha, trial(alpha), k + 1
+
+        one = jnp.ones((), y0.dtype)
+        search = jax.lax.while_loop(
+            lambda c: short_of(*c[:2]) & (c[2] < BACKTRACKS), shorten, (one, trial(one), jnp.int32(1))
+        )
+        alpha, t, trials = search
+        enough = ~short_of(alpha, t)
+        ratio = t.norm / base.norm
+        lane = lane._replace(
+            point=choose(enough, t, base),
+            memory=jnp.where(enough, jnp.clip(0.9 * ratio**2, *FORCING), lane.memory),
+            stalled=jnp.where(enough & (ratio < 0.9), 0, lane.stalled + 1),
+            rate=ratio,
+            iterations=lane.iterations + 1,
+            evaluations=lane.evaluations + spent + trials,
+        )
+        return classified(lane, ~enough)
+
+    def classified(lane: Lane, stuck) -> Lane:
+        return lane._replace(exit=_classify(lane, rounding_floor(lane.point), stuck, jnp.int32(STALL), goal))
+
+    lane = start(named("picard"), y0)
+    point = measure(y0, step(y0, params))
+    lane = lane._replace(
+        point=point, memory=jnp.full((), FORCING[1], y0.dtype), first=point.norm, evaluations=jnp.int32(1)
+    )
+    lane = classified(lane, jnp.bool_(False))
+    return record(jax.lax.while_loop(lambda lane: lane.exit == Exit.RUNNING, body, lane), goal)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

@@ -1,16 +1,18 @@
 """The solvers by name.
 
-In this room: the list. Not in this room: what they do (methods, convex), how they are run (solve, lanes).
+In this room: the list. Not in this room: what they do (methods, machine, convex), how they are run (solve, lanes).
 """
 
 import functools
 
-from fpjax import convex, methods
-from fpjax.methods import DEPTH, POLICIES, Method
+from fpjax import convex, machine, methods
+from fpjax.machine import POLICIES
+from fpjax.methods import DEPTH, Method
 
 METHODS = {**methods.METHODS, **convex.METHODS}
 GRADIENT = tuple(convex.METHODS)  # those that need a symmetric Jacobian (T6)
-SOLVERS = ("auto", "picard", "relaxed", "aitken", "anderson", "anderson_one", "newton_krylov", *GRADIENT)
+CLASSIC = "newton_gmres"  # not a state machine: GMRES on exact products inside each step (solve)
+SOLVERS = ("auto", "picard", "relaxed", "aitken", "anderson", "anderson_one", "newton_krylov", CLASSIC, *GRADIENT)
 
 
 def named(solver: str, depth: int = DEPTH) -> Method:
@@ -20,4 +22,4 @@ def named(solver: str, depth: int = DEPTH) -> Method:
         return METHODS[solver]
     if solver == "anderson_one":
         return Method(functools.partial(methods.type_one_init, depth), methods.type_one)
-    return Method(functools.partial(methods.machine_init, depth), functools.partial(methods.tell, POLICIES[solver]))
+    return Method(functools.partial(machine.machine_init, depth), functools.partial(machine.tell, POLICIES[solver]))

@@ -13,14 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from fpjax import compaction, composite, lanes, multistep, parallel
+from fpjax import compaction, composite, lanes, multistep, parallel, sharding
 from fpjax.denoiser import Denoiser, check_guidance
 from fpjax.evidence import Evidence, Exit, FpjaxError
 from fpjax.lanes import ORDERS, Inputs, Levels, Options, Record, extrapolation_weights
 from fpjax.process import Process
 from fpjax.samplers import MULTISTEP, with_sampler
 from fpjax.solve import check_solver, make_goal
-from fpjax.solvers import GRADIENT
+from fpjax.solvers import CLASSIC, GRADIENT
 from fpjax.step import F, Step
 
 LAYOUTS = ("lanes", "scan", "compact", "parallel")
@@ -233,6 +233,8 @@ def _check_layout(den: Denoiser, solver: str, layout: str, order: int) -> None:
         raise FpjaxError(f"order must be between 0 and {ORDERS}, got {order}")
     if solver in GRADIENT and not den.facts.symmetric:
         raise FpjaxError(f"{solver} needs a gradient denoiser (T6), and {den.name} is not declared symmetric; use auto")
+    if solver == CLASSIC and layout != "scan":
+        raise FpjaxError(f"{CLASSIC} makes several network calls in each iteration and has the layout scan only")
     if layout == "parallel" and solver not in ("auto", *parallel.METHODS):
         raise FpjaxError(
             f"the parallel layout has picard and anderson, not {solver}; use one of them or another layout"
@@ -252,8 +254,9 @@ def _dispatch(x: Inputs, levels: Levels, goal, options: Options) -> tuple[Record
     if options.layout == "parallel":
         out = parallel.run(x, levels, goal, options)
         return out, n * steps * out.calls
-    out = lanes.run(x, levels, goal, options)
-    return out, n * out.calls
+    shared, batch = (x.den, x.guidance, levels, goal), (x.z, x.condition)
+    out, calls, each = sharding.over_devices(lanes.share, options, shared, batch)
+    return out._replace(calls=jnp.max(calls)), each * jnp.sum(calls, dtype=jnp.int32)
 
 
 def make_levels(process: Process, modulus, order: int, dtype) -> Levels:
@@ -287,8 +290,11 @@ def accumulate_error(residual, modulus) -> jax.Array:
       residual: (n, steps). modulus: (steps,) or (n, steps), at least 0.
     """
     residual = jnp.asarray(residual)
-    modulus = jnp.broadcast_to(jnp.asarray(modulus, residual.dtype), residual.shape)
+    return _accumulated(residual, jnp.broadcast_to(jnp.asarray(modulus, residual.dtype), residual.shape))
 
+
+@jax.jit  # a scan outside jit is compiled again at every call, and the programs are kept
+def _accumulated(residual, modulus):
     def add(error, x):
         error = _next_error(error, *x)
         return error, error
@@ -303,11 +309,15 @@ def _next_error(error, r, m):
 
 def _last_error(residual, modulus) -> jax.Array:
     """:func:`accumulate_error` at the last step, (n, 1), where ``residual`` (n, 1) is the largest of all steps."""
+    return _last(residual, jnp.asarray(modulus, residual.dtype))
 
+
+@jax.jit
+def _last(residual, modulus):
     def add(error, m):
         return _next_error(error, residual, m), None
 
-    return jax.lax.scan(add, jnp.zeros_like(residual), jnp.asarray(modulus, residual.dtype))[0]
+    return jax.lax.scan(add, jnp.zeros_like(residual), modulus)[0]
 
 
 def generate(
@@ -327,19 +337,22 @@ def generate(
         return _generate_multistep(x, multistep.make_table(process, dtype))[:, 0] * scale
     levels = jnp.asarray(process.sigmas[:0:-1].copy(), dtype)
     rho = jnp.asarray(process.rho[::-1].copy(), dtype)
-    return _generate(x, levels, rho) * scale
+    shared, batch = (x.den, x.guidance, levels, rho), (x.z, x.condition)
+    return sharding.over_devices(_generate, None, shared, batch)[0] * scale
 
 
 _generate_multistep = jax.jit(multistep.generate)
 
 
-@jax.jit
-def _generate(x: Inputs, sigmas, rhos) -> jax.Array:
+def _generate(_, shared, batch):
+    den, guidance, sigmas, rhos = shared
+    z, condition = batch
+
     def one_step(y, level):
         sigma, rho = level
-        return jax.vmap(lambda v, c: F(v, Step(x.den, sigma, rho, v, c, x.guidance)))(y, x.condition), None
+        return jax.vmap(lambda v, c: F(v, Step(den, sigma, rho, v, c, guidance)))(y, condition), None
 
-    return jax.lax.scan(one_step, x.z, (sigmas, rhos))[0]
+    return jax.lax.scan(one_step, z, (sigmas, rhos))[0], ()
 
 
 def round_trip(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import jax
 
-from proofs_checks import modules, page
+from proofs_checks import chapters, modules, page
 
 
 def how(outcome, statement) -> str:
@@ -93,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
     shape = p.add_mutually_exclusive_group()
     shape.add_argument("--json", action="store_true", help="print the rows as JSON")
     shape.add_argument("--html", action="store_true", help="print the rows as a page")
-    shape.add_argument("--docs", type=Path, metavar="FOLDER", help="write theorems.md and claims.md")
+    shape.add_argument("--docs", type=Path, metavar="FOLDER", help="write theorems.md, theory/*.md and claims.md")
     return p
 
 
@@ -143,9 +143,19 @@ def write_docs(options) -> int:
     rows = [run(module, options.samples, options.seed) for module in modules()]
     options.docs.mkdir(parents=True, exist_ok=True)
     (options.docs / "theorems.md").write_text(page.theorems(rows, modules()), encoding="utf-8")
+    write_chapters(options.docs / "theory", modules())
     found = [run_claim(module, options.samples, options.seed) for module in claims.modules()]
     (options.docs / "claims.md").write_text(page.claims(found), encoding="utf-8")
     return 0 if all(row["verdict"] == "holds" for row in rows) else 1
+
+
+def write_chapters(folder: Path, picked: list) -> None:
+    """Runs and writes the chapters of these theorems, and the list of all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for module in picked:
+        path = folder / f"{module.__name__.split('.')[-1]}.md"
+        path.write_text(chapters.chapter(module, chapters.outputs(module)), encoding="utf-8")
+    (folder / "index.md").write_text(chapters.contents(modules()), encoding="utf-8")
 
 
 if __name__ == "__main__":

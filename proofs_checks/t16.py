@@ -83,7 +83,7 @@ def noise(step, points, rho: float, sigma: float, ys) -> float:
         for y in ys:
             there = computed(y, points.astype(np.float32), rho, sigma).astype(np.float64)
             gap = step.residual(propose.balls(y.astype(np.float64)), propose.balls(there))
-            worst = max(worst, propose.above(propose.kernel.norm(gap)))
+            worst = max(worst, propose.above(propose.norm(gap)))
     return worst
 
 

@@ -1,6 +1,7 @@
 """Work for studies that tests do in other processes: quick, slow, deadly."""
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -21,8 +22,8 @@ def square(cell: Cell) -> list[dict]:
 
 
 def noted(cell: Cell) -> list[dict]:
-    """A few milliseconds; says in a file that it was done."""
-    time.sleep(0.003)
+    """Twenty milliseconds; says in a file that it was done."""
+    time.sleep(0.02)
     fd = os.open(os.environ["FPJAX_TEST_LOG"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(fd, f"{cell.first}\n".encode())
     os.close(fd)
@@ -50,18 +51,52 @@ def naughty(cell: Cell) -> list[dict]:
     return square(cell)
 
 
-def main(path: str, n: str) -> None:
-    """Runs or resumes a study of n noted cells."""
+def greedy(cell: Cell) -> list[dict]:
+    """Cell 2 asks for more than its process may have; 4 too, in a way that ends the process (as the kernel would)."""
+    import resource
+
+    if cell.first in (2, 4):
+        held = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_DATA, (held + (64 << 20), resource.RLIM_INFINITY))
+        try:
+            hoard = [bytearray(1 << 20) for _ in range(1000)]
+        except MemoryError:
+            if cell.first == 4:
+                os.kill(os.getpid(), 9)
+            raise
+        finally:
+            resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        del hoard
+    return square(cell)
+
+
+def dies_in_sql(store: study.Store, word: str, after: int) -> None:
+    """Kills this process when its ``after``-th statement that starts with ``word`` is about to run."""
+    left = [after]
+
+    def heard(sql: str) -> None:
+        left[0] -= sql.lstrip().startswith(word)
+        if left[0] < 0:
+            os.kill(os.getpid(), 9)
+
+    store.db.set_trace_callback(heard)
+
+
+def main(path: str, n: str, word: str = "", after: str = "0") -> None:
+    """Runs or resumes a study of n noted cells; with a word, dies in the middle of a write."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     engine = study.Local(2)
     try:
         with study.Store(path, create=True) as store:
             store.plan("", cells(int(n)))
             Path(path).with_suffix(".started").touch()
+            if word:
+                dies_in_sql(store, word, int(after))
             study.run(store, engine, noted)
         engine.close()
-    except FpjaxError as error:
+    except (FpjaxError, KeyboardInterrupt) as error:
         engine.close(kill=True)
-        sys.exit(f"fpjax: {error}")
+        sys.exit(f"fpjax: {str(error) or type(error).__name__}")
 
 
 if __name__ == "__main__":

@@ -201,6 +201,7 @@ def rep(told):
         condition=CONDITION,
         guidance=WEIGHTS,
         seed=SEED,
+        histories=(),
         progress=lambda *what: told.append(what),
     )
 
@@ -315,7 +316,7 @@ def test_round_trips_are_those_of_the_trajectory(rep):
 
 def test_solver_and_limit_are_those_of_the_inversion():
     asked = {"solver": "picard", "tol": 1e-12, "limit": 3}
-    rep = fpjax.audit(DEN, GRID, images=CLEAN, condition=CONDITION, **asked)
+    rep = fpjax.audit(DEN, GRID, images=CLEAN, condition=CONDITION, histories=(), **asked)
     inv = fpjax.invert(DEN, CLEAN, GRID, condition=CONDITION, **asked)
     assert not inv.solved.any()
     assert rep.settings["solver"] == "picard"

@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 
+import checkpoints
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +16,6 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
-import checkpoints
 import fpjax
 from fpjax import subject
 from fpjax.cli import app

@@ -132,7 +132,7 @@ def test_an_unwritable_folder_leaves_the_old_report_alone(call, tmp_path, monkey
     assert result.exit_code == 2
     assert "no space left" in result.stderr.lower()
     assert {p.name: p.read_bytes() for p in out.glob("*.*")} == before
-    assert set(before) == {"audit.json", "report.html"}
+    assert set(before) == {"audit.json", "report.html", "report.md"}
     assert not list(out.rglob("*.part"))
 
 

@@ -266,3 +266,38 @@ def test_samples_are_held_out_and_in_range():
     ):
         with pytest.raises(FpjaxError):
             call()
+
+
+@pytest.mark.parametrize("sigma", [0.002, 0.17, 3.0, 80.0])
+def test_a_mixtures_products_are_those_of_its_jacobian(sigma):
+    """jvp and vjp by the covariance (E3) against the closed form, far from the data too, and second derivatives exist."""
+    rng = np.random.default_rng(0)
+    den = fpjax.models.exact.mixture(rng.normal(size=(5, 4)), np.full(5, 0.3), np.arange(1, 6) / 15)
+    for far in (1.0, 30.0):
+        y, v = jnp.asarray(far * rng.normal(size=4)), jnp.asarray(rng.normal(size=4))
+        s, c = jnp.asarray(sigma), jnp.int32(0)
+
+        def at(y, s=s, c=c):
+            return den.fn(den.params, y, s, c)
+
+        dense = den.jacobian(den.params, y, s, c)
+        scale = max(1.0, float(jnp.linalg.norm(dense, 2)))
+        np.testing.assert_allclose(jax.jvp(at, (y,), (v,))[1], dense @ v, atol=1e-14 * scale, rtol=1e-13)
+        np.testing.assert_allclose(jax.vjp(at, y)[1](v)[0], dense @ v, atol=1e-14 * scale, rtol=1e-13)
+        np.testing.assert_allclose(dense, dense.T, atol=1e-15 * scale)
+        assert np.isfinite(jax.hessian(lambda y: jnp.sum(at(y)))(y)).all()
+
+
+def test_a_mixture_is_differentiated_by_its_parameters_and_sigma_too():
+    rng = np.random.default_rng(1)
+    den = fpjax.models.exact.mixture(rng.normal(size=(3, 2)), np.full(3, 0.5))
+    y, s, c = jnp.asarray(rng.normal(size=2)), jnp.asarray(0.7), jnp.int32(0)
+    direction = jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape)), den.params)
+
+    def along(t):
+        moved = jax.tree.map(lambda a, b: a + t * b, den.params, direction)
+        return den.fn(moved, y + t, s + 2 * t, c)
+
+    h = 1e-5
+    slope = (along(h) - along(-h)) / (2 * h)
+    np.testing.assert_allclose(jax.jvp(along, (0.0,), (1.0,))[1], slope, rtol=1e-7)

@@ -42,7 +42,7 @@ BROKEN = {
     "differs from the page": "```sh\necho one\n```\n\n```text\ntwo\n```\n",
     r"\(exit code 3\)": "```sh\nexit 3\n```\n",
     r"\(exit code 0\)": "```sh\necho 1 failed\n```\n\n```text\n1 failed\n```\n",
-    "does not say its file": "```python\nx = 1\n```\n",
+    "AssertionError": "```python\nassert False\n```\n",
 }
 
 

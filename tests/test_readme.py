@@ -20,6 +20,16 @@ def test_the_python_block_runs(tmp_path, monkeypatch):
     jax.clear_caches()
 
 
+def test_the_badges_are_true():
+    import importlib.util
+
+    path = ROOT / "docs" / "figures" / "badges.py"
+    spec = importlib.util.spec_from_file_location("badges", path)
+    badges = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(badges)
+    assert path.with_suffix(".svg").read_text(encoding="utf-8") == badges.svg()
+
+
 def test_links_lead_somewhere():
     for target in re.findall(r"\]\(([^)]+)\)", TEXT):
         assert (ROOT / target).exists(), target

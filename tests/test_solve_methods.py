@@ -7,7 +7,8 @@ import pytest
 
 from fpjax import secants
 from fpjax.evidence import Basis, Exit, FpjaxError
-from fpjax.solve import check_solver, solve
+from fpjax.solve import advance, check_solver, make_goal, solve, start
+from fpjax.solvers import named
 
 
 def affine(y, p):
@@ -117,6 +118,84 @@ def test_failing_is_cheap():
     s = solve(lambda y, p: y + p + y**2, jnp.ones(3), jnp.ones(3), limit=1000)
     assert int(s.exit) == Exit.STALLED
     assert int(s.evaluations) <= 250
+
+
+def bowl(y, p):
+    """y + (1 - y)(y² + p): |r| has a local minimum near 0, where r is about p, and its only zero is at 1."""
+    return y - ((y - 1) * (y**2 + p))
+
+
+@pytest.mark.parametrize("p", [0.05, 0.3])
+def test_out_of_a_local_minimum_of_the_residual(p):
+    """r = (1 - y)(y² + p): from y < 0 descent ends near 0, the only solution is at 1; Newton steps of bounded length pass."""
+    y0 = jnp.full(3, -1.0)
+    caught = solve(bowl, y0, p, solver="newton_krylov", tol=1e-9, limit=400)
+    s = solve(bowl, y0, p, tol=1e-9, limit=400)
+    assert Exit(int(caught.exit)) is Exit.STALLED
+    assert Exit(int(s.exit)) is Exit.CONVERGED
+    assert np.allclose(s.y, 1, atol=1e-8)
+    assert int(s.reason) == 3
+
+
+def test_back_where_no_step_leads_out():
+    """Where there is no solution the answer is the point that the line search ended at, not one of those tried after it."""
+    s = solve(lambda y, p: y + p + y**2, jnp.ones(3), jnp.ones(3), limit=1000)
+    descent = solve(lambda y, p: y + p + y**2, jnp.ones(3), jnp.ones(3), solver="newton_krylov", limit=1000)
+    assert Exit(int(s.exit)) is Exit.STALLED
+    assert int(s.reason) == 3
+    assert float(s.residual) <= 1.01 * float(descent.residual)
+    assert float(s.residual) == pytest.approx(float(jnp.linalg.norm(1 + s.y**2)), rel=1e-12)
+
+
+def test_a_line_search_that_ends_in_noise_has_arrived():
+    """T16: no steps away from a solution that is as good as the dtype allows."""
+    rng = np.random.default_rng(9)
+    a, b = jnp.asarray(rng.normal(size=(8, 8)), jnp.float32), jnp.asarray(rng.normal(size=8), jnp.float32)
+    s = solve(wave, jnp.zeros(8, jnp.float32), (a, b), tol=1e-30, limit=400)
+    assert Exit(int(s.exit)) is Exit.CONVERGED_TO_PRECISION
+    assert int(s.reason) != 3
+
+
+def test_textbook_newton_takes_one_hand_computed_step():
+    """One step of newton_gmres from y0 solves (I - J) s = r up to its forcing; an affine map is then solved at once."""
+    rng = np.random.default_rng(8)
+    a, b = 0.5 * rng.normal(size=(6, 6)) / 6**0.5, rng.normal(size=6)
+    y0 = jnp.asarray(rng.normal(size=6))
+    s = solve(wave, y0, (jnp.asarray(a), jnp.asarray(b)), solver="newton_gmres", limit=1, stop="residual", tol=1e-14)
+    slope = a * (1 - np.tanh(y0) ** 2)
+    r = np.asarray(wave(y0, (a, b)) - y0)
+    step = np.asarray(s.y - y0)
+    assert np.linalg.norm((np.eye(6) - slope) @ step - r) <= 0.1 * np.linalg.norm(r)
+    assert int(s.iterations) == 1
+    far = solve(wave, y0, (jnp.asarray(a), jnp.asarray(b)), solver="newton_gmres", tol=1e-12, stop="residual")
+    assert Exit(int(far.exit)) is Exit.CONVERGED
+    assert float(far.residual) <= 1e-12
+    assert int(far.iterations) <= 6
+
+
+def test_one_hand_computed_step_of_each_simple_method():
+    """The point after the second evaluation, for y -> A y + b from 0."""
+    a, b = jnp.asarray([[0.5, 0.1], [0.0, -0.8]]), jnp.asarray([1.0, 2.0])
+    first = b  # r at 0 is b
+    r1 = a @ first  # r at b: A b + b - b
+    dr = r1 - b
+    omega = -(b @ dr) / (dr @ dr)
+    wanted = {
+        "picard": first + r1,
+        "relaxed": first + 1.1 * r1,
+        "aitken": first + omega * r1,
+        "anderson": first + r1 - (r1 @ dr) / (dr @ dr) * (first + dr),
+        "anderson_one": first + r1 - (r1 @ first) / (dr @ first) * (first + dr),
+    }
+    assert float(jnp.linalg.norm(r1)) < float(jnp.linalg.norm(b))  # the first move is accepted by all
+    for solver, point in wanted.items():
+        s = solve(affine, jnp.zeros(2), (a, b), solver=solver, limit=2, tol=1e-14, stop="residual")
+        method = named(solver, 4)
+        lane = start(method, jnp.zeros(2))
+        for k in range(2):
+            lane = advance(method, lane, affine(lane.query, (a, b)), jnp.int32(k), make_goal(jnp.float64, 1e-14, 9))
+        assert np.allclose(lane.query, point, atol=1e-12), solver
+        assert int(s.evaluations) == 3
 
 
 def test_implicit_gradients_agree_with_differences():

@@ -2,19 +2,15 @@
 
 import csv
 import functools
-import json
 import os
 import random
 import re
 import shutil
-import signal
 import socket
 import sqlite3
 import subprocess
 import sys
 import textwrap
-import time
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +27,6 @@ from fpjax.evidence import FpjaxError
 from fpjax.models import store as models
 from fpjax.study.export import export, lines
 
-FULL = bool(os.environ.get("FPJAX_FULL"))
 SMALL = """
 models = ["digits-monotone", "digits-plain"]
 guidance = [1, 3.0]
@@ -236,91 +231,27 @@ def test_progress_hears_of_what_is_on_disk(tmp_path):
     assert all(heard)
 
 
-@pytest.mark.timeout(3600)
-def test_kill_9_at_any_moment_loses_and_doubles_nothing(tmp_path):
-    """After each kill: what the file says is done is never done again; at the end the table is the uninterrupted one."""
-    n, kills, rng = (6000, 200, random.Random(0)) if FULL else (400, 5, random.Random(0))
-    made(tmp_path / "whole.sqlite", n)
-    path, log = tmp_path / "s.sqlite", tmp_path / "log"
-    log.touch()
-    env = {**os.environ, "FPJAX_TEST_LOG": str(log)}
-    command = [sys.executable, study_work.__file__, str(path), str(n)]
-    killed = 0
-    while killed < kills:
-        path.with_suffix(".started").unlink(missing_ok=True)
-        child = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)
-        if rng.random() < 0.8:  # most often in the middle of the work, else while it starts
-            while not path.with_suffix(".started").exists() and child.poll() is None:
-                time.sleep(0.01)
-        time.sleep(rng.random() * 0.8)
-        if child.poll() is not None:
-            assert child.returncode == 0
-            break  # it came to its end
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-        killed += 1
-        time.sleep(1.5)  # its workers notice within a second
-        done = _done(path)
-        before = Counter(log.read_text().split())
-        assert all(before[str(i)] for i in done)
-        (tmp_path / "done.json").write_text(json.dumps({str(i): before[str(i)] for i in done}))
-    final = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    assert final.returncode == 0, final.stderr[-500:]
-    again = Counter(log.read_text().split())
-    known = json.loads((tmp_path / "done.json").read_text())
-    assert all(again[i] == times for i, times in known.items())
-    assert killed >= min(kills, 2)
-    assert table(path) == table(tmp_path / "whole.sqlite")
-
-
-def _done(path: Path) -> list[int]:
-    if not path.exists():
-        return []
-    with sqlite3.connect(path) as db:
-        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'cell'").fetchone():
-            return []
-        return [json.loads(s)["first"] for (s,) in db.execute("SELECT spec FROM cell WHERE state = 'done'")]
-
-
-def test_a_full_disk_is_one_sentence_and_the_study_goes_on_later(tmp_path):
-    n, path = 3000, tmp_path / "s.sqlite"
-    made(tmp_path / "whole.sqlite", n)
-    env = {**os.environ, "FPJAX_TEST_LOG": os.devnull}
-    limited = (
-        "import resource, signal, runpy, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY)); "
-        "sys.argv = sys.argv[1:]; sys.path.insert(0, sys.argv[0].rpartition('/')[0]); import study_work; "
-        "study_work.noted = study_work.square; study_work.main(*sys.argv[1:])"
-    )
-    command = [sys.executable, "-c", limited, study_work.__file__, str(path), str(n)]
-    run = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=200)
-    assert run.returncode == 1
-    assert run.stderr.startswith("fpjax: the study ")
-    assert "Traceback" not in run.stderr
-    assert made(path, n).done == n
-    assert table(path) == table(tmp_path / "whole.sqlite")
-
-
 # --- a cluster -------------------------------------------------------------------------------------------------------
 
 
 class Cluster:
     """Dask's own scheduler and workers, as processes that can be killed."""
 
-    def __init__(self):
+    def __init__(self, scheme: str = "tcp", *options: str):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            self.address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-        self.running: dict[str, subprocess.Popen] = {}
+            self.address = f"{scheme}://127.0.0.1:{free.getsockname()[1]}"
+        self.options, self.running = options, dict[str, subprocess.Popen]()
 
     def start(self, name: str, *words: str) -> None:
         here = Path(study_work.__file__).parent
         env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here.parent), str(here)])}
-        command = [sys.executable, "-m", "distributed.cli." + words[0], *words[1:], "--no-dashboard"]
+        command = [sys.executable, "-m", "distributed.cli." + words[0], *words[1:], *self.options, "--no-dashboard"]
         self.running[name] = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
     def scheduler(self) -> None:
-        self.start("scheduler", "dask_scheduler", "--port", self.address.rpartition(":")[2])
+        scheme, port = self.address.partition(":")[0], self.address.rpartition(":")[2]
+        self.start("scheduler", "dask_scheduler", "--port", port, "--protocol", scheme)
 
     def worker(self, name: str) -> None:
         self.start(name, "dask_worker", self.address, "--nthreads", "1", "--death-timeout", "60")
@@ -373,6 +304,32 @@ def test_a_cluster_that_loses_a_worker_and_its_scheduler_ends_the_study(cluster,
     assert happened == ["worker", "scheduler"]
     made(tmp_path / "whole.sqlite", 60)
     assert table(tmp_path / "s.sqlite") == table(tmp_path / "whole.sqlite")
+
+
+def test_a_closed_cluster_does_a_study_for_those_who_have_its_certificate(tmp_path):
+    """The command of the page, with TLS; without the certificate it is one sentence."""
+    key, cert = str(tmp_path / "key.pem"), str(tmp_path / "cert.pem")
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=fpjax"]
+    subprocess.run([*make, "-keyout", key, "-out", cert], check=True, capture_output=True)
+    closed = Cluster("tls", "--tls-ca-file", cert, "--tls-cert", cert, "--tls-key", key)
+    closed.scheduler()
+    closed.worker("a")
+    file = tmp_path / "s.toml"
+    file.write_text(GOOD.replace("[2]", "[1]") + "[images]\ncount = 1\n")
+    names = {"CA_FILE": cert, "CLIENT__CERT": cert, "CLIENT__KEY": key}
+    env = {**os.environ, **{f"DASK_DISTRIBUTED__COMM__TLS__{name}": value for name, value in names.items()}}
+    command = [sys.executable, "-m", "fpjax.cli", "study", "run", str(file), "--scheduler", closed.address]
+    try:
+        run = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stderr[-2000:]
+        assert run.stdout.startswith("1 of 1 cells done, 0 failed")
+        refused = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert refused.returncode == 2
+        assert "no Dask scheduler with workers answers" in refused.stderr
+        assert "Traceback" not in refused.stderr
+    finally:
+        for name in closed.running:
+            closed.kill(name)
 
 
 def test_a_cluster_that_is_not_there(monkeypatch):

@@ -96,6 +96,16 @@ def test_adapted_grid_contracts():
         process.adapt(den, images=x, target_rate=0.0)
 
 
+def test_textbook_newton_has_the_layout_scan():
+    den, grid, x = mixture(), process.ddim(4), np.random.default_rng(3).normal(size=(3, 5))
+    a = fpjax.invert(den, x, grid, tol=1e-10, solver="newton_gmres", layout="scan")
+    b = fpjax.invert(den, x, grid, tol=1e-10, layout="scan")
+    assert a.solved.all()
+    assert np.allclose(a.latent, b.latent, atol=1e-8)
+    with pytest.raises(FpjaxError, match="layout scan only"):
+        fpjax.invert(den, x, grid, solver="newton_gmres")
+
+
 def test_bad_options():
     for options in ({"layout": "spiral"}, {"order": 4}, {"stop": "never"}):
         with pytest.raises(FpjaxError):

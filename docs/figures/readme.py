@@ -10,13 +10,13 @@ import numpy as np
 
 jax.config.update("jax_enable_x64", True)
 
-import matplotlib  # noqa: E402
+import matplotlib
 
 matplotlib.use("Agg")
 
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
-import fpjax  # noqa: E402
+import fpjax
 
 NAMES = {"digits-plain": ("#c4622d", "ordinary"), "digits-monotone": ("#3b6fb6", "invertible by construction")}
 STEPS, SHOWN = 10, 6

@@ -27,16 +27,17 @@ def model_card(model) -> Path:
     return path.with_suffix(".json") if path.suffix == ".safetensors" else path
 
 
-def verify(certificate, model=None, *, limit_s: float = 600.0) -> "Proved":
+def verify(certificate, model=None, *, limit_s: float = 600.0, fast: bool = False) -> "Proved":
     """Runs the kernel on a certificate.
 
     Args:
       certificate: a file, or a Certificate.
       model: name of an embedded model, a model card, or the folder that holds it; None for the embedded models.
       limit_s: seconds.
+      fast: multiply matrices in float64 with proved error bounds instead of in Arb, for larger networks; see fast.py.
 
     Returns:
-      What was proved: a sentence, the verdict on each question, numbers.
+      What was proved: a sentence, the verdict on each question, numbers, and the arithmetic of the proof.
 
     Raises:
       CertificateError: if anything is malformed or was tampered with, or the claim was not proved.
@@ -45,20 +46,20 @@ def verify(certificate, model=None, *, limit_s: float = 600.0) -> "Proved":
     card = Path(__file__).parent.parent / "models" / "weights" if model is None else model
     card = card if isinstance(card, kernel.Model) else model_card(card)
     if hasattr(certificate, "data"):
-        return kernel.check_data(certificate.data, card, limit_s)
-    return kernel.check(certificate, card, limit_s)
+        return kernel.check_data(certificate.data, card, limit_s, fast)
+    return kernel.check(certificate, card, limit_s, fast)
 
 
-def _check(path, model=None, *, limit_s: float = 600.0) -> "Verdict":
+def _check(path, model=None, *, limit_s: float = 600.0, fast: bool = False) -> "Verdict":
     """The verdict that the kernel re-derives: CERTIFIED, or REFUTED for a proof that a property fails; see verify."""
     from fpjax.evidence import Verdict
 
-    return Verdict(verify(path, model, limit_s=limit_s).verdict)
+    return Verdict(verify(path, model, limit_s=limit_s, fast=fast).verdict)
 
 
 class _CheckModule(ModuleType):
-    def __call__(self, path, model=None, *, limit_s: float = 600.0) -> "Verdict":
-        return _check(path, model, limit_s=limit_s)
+    def __call__(self, path, model=None, *, limit_s: float = 600.0, fast: bool = False) -> "Verdict":
+        return _check(path, model, limit_s=limit_s, fast=fast)
 
 
 class _ProposeModule(ModuleType):

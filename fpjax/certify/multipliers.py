@@ -10,7 +10,8 @@ import numpy as np
 from flint import arb  # pyright: ignore[reportMissingModuleSource]
 from scipy.optimize import minimize
 
-from fpjax.certify.reading import CertificateError
+from fpjax.certify.lipsdp import multiplied, traced
+from fpjax.certify.reading import CertificateError, require
 
 MARGINS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
@@ -18,21 +19,18 @@ MARGINS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 def problem_of(step, centre: list[arb], radius: arb, what: str) -> tuple[np.ndarray, ...]:
     """(V, S, low, high): with u the change of y and w those of the elementwise functions, V (u, w) the changes of their
     arguments, S (u, w) the change of F or of G, and the slopes over the ball; from the kernel's own pass."""
-    n, slopes, rows = step.model.size, [], []
-    step.denoise(centre, radius, slopes=slopes)
-    wide = n + len(slopes)
-    value = step.denoise(centre, arb.pos_inf(), rows=rows, columns=wide, slopes=slopes)
-    if not slopes or value.M is None or not value.e == 0:
-        raise CertificateError("the layers do not take multipliers")
-    v = np.asarray([[float(x.mid()) for x in row] for row in rows])
-    d = np.asarray([float(x.mid()) for x in value.M.entries()]).reshape(n, wide)
+    slopes, rows, move = traced(step, centre, radius)
+    require(len(slopes) > 0, "the layers do not take multipliers")
+    n, wide = move.shape
+    v = np.vstack([np.asarray([float(x.mid()) for x in block.entries()]).reshape(block.shape) for block in rows])
+    d = np.asarray([float(x.mid()) for x in move.entries()]).reshape(n, wide)
     start, sign = (float(step.keep), -1.0) if what == "contraction" else (float(step.rho), 1.0)
     s = start * np.eye(n, wide) + sign * float(step.keep) * d
     return v, s, np.asarray([float(x.lower()) for x in slopes]), np.asarray([float(x.upper()) for x in slopes])
 
 
 def form(v, s, low, high, t, what: str) -> np.ndarray:
-    """The kernel's quadratic form without its term in the bound: see Step.multiplied."""
+    """The kernel's quadratic form without its term in the bound: see lipsdp.multiplied."""
     n, wide = s.shape
     own = np.eye(wide)[n:]
     left, right = own - low[:, None] * v, high[:, None] * v - own
@@ -106,6 +104,6 @@ def multipliers(step, centre: list[arb], radius: arb, what: str) -> tuple[float,
     bound, t = search(step, centre, radius, what)
     for margin in MARGINS:
         stated = bound - margin * (1 + abs(bound)) if what == "modulus" else bound * (1 + margin) + 1e-12
-        if step.multiplied(centre, radius, what, arb(float(stated)), [arb(float(x)) for x in t]):
+        if multiplied(step, centre, radius, what, arb(float(stated)), [arb(float(x)) for x in t]):
             return float(stated), [float(x) for x in t]
     raise CertificateError("the kernel did not accept the multipliers")

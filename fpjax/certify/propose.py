@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from flint import arb, arb_mat, ctx  # pyright: ignore[reportMissingModuleSource]
+from flint import arb, ctx  # pyright: ignore[reportMissingModuleSource]
 
 import fpjax.certify.check as kernel
-from fpjax.certify import enclosure, model_card, reading
+from fpjax.certify import model_card, reading
+from fpjax.certify.lipsdp import multiplied
+from fpjax.certify.matrices import dot, norm
 from fpjax.certify.multipliers import multipliers, search
 from fpjax.evidence import FpjaxError
 
@@ -52,9 +54,9 @@ class Certificate:
         text = claim["radii"][-1] if "radii" in claim else claim.get("radius", "nan")
         return float.fromhex(text)
 
-    def verify(self, limit_s: float = 600.0) -> kernel.Proved:
+    def verify(self, limit_s: float = 600.0, fast: bool = False) -> kernel.Proved:
         """Runs the kernel; see :func:`fpjax.certify.verify`."""
-        return kernel.check_data(self.data, self.card, limit_s)
+        return kernel.check_data(self.data, self.card, limit_s, fast)
 
     def save(self, path) -> Path:
         """Writes the certificate as JSON, by renaming a complete file into its place.
@@ -82,8 +84,11 @@ def seal(card, model: kernel.Model, kind: str, claim: dict, proof: dict | None =
     return Certificate(kernel.seal({**body, "claim": claim, "proof": proof or {}}), Path(card))
 
 
-def load_model(den_or_model) -> tuple[Path, kernel.Model]:
+def load_model(den_or_model, fast: bool = False) -> tuple[Path, kernel.Model]:
     """The card and the kernel's model of a Denoiser (by its name), an embedded model's name, or a path.
+
+    ``fast`` gives the model in the kernel's fast arithmetic, whose bounds are a little wider than Arb's: a search with it
+    finds what Arb will prove, sooner.
 
     Raises:
       FpjaxError: if it has no card, for instance a denoiser made from a Python function.
@@ -99,7 +104,7 @@ def load_model(den_or_model) -> tuple[Path, kernel.Model]:
             raise FpjaxError(f"{card} holds {len(cards)} models; name one card")
         card = cards[0]
     with ctx.workprec(PRECISION):
-        return card, kernel.Model(card)
+        return card, kernel.Model(card, fast=fast)
 
 
 def hexes(values) -> list[str]:
@@ -129,16 +134,16 @@ def refine(step: kernel.Step, y, target, tries: int = 8) -> np.ndarray:
     y = best
     for _ in range(tries):
         rest = floats(step.residual(balls(y), target))
-        norm = float(np.linalg.norm(rest))
-        if not norm < size:
+        found = float(np.linalg.norm(rest))
+        if not found < size:
             break
-        done = norm <= np.finfo(np.float64).eps * (1 + np.linalg.norm(y)) / 2 or norm > size / 2
-        best, size = y, norm
+        done = found <= np.finfo(np.float64).eps * (1 + np.linalg.norm(y)) / 2 or found > size / 2
+        best, size = y, found
         if done:
             break
         if inverse is None:
             f, _ = step.derivative(step.denoise(balls(y), arb(0)))
-            inverse = np.linalg.inv(floats(f.entries()).reshape(f.nrows(), -1))
+            inverse = np.linalg.inv(floats(f.entries()).reshape(f.shape))
         y = y - inverse @ rest
     return best
 
@@ -150,23 +155,16 @@ def fit_ball(step: kernel.Step, target, slack: float, centre, form: str) -> floa
       CertificateError: if none was found.
     """
     centre, room = balls(centre), arb(slack)
-    rest = step.residual(centre, balls(target))
-    size = enclosure.norm(rest)
+    rest, radius = step.residual(centre, balls(target)), arb(0)
     if form == "structure":
         reading.require(step.monotone(), "not monotone by construction")
-        return above((size + room) / step.rho)
-    a, bound = kernel.local_bounds(step, centre, arb(0), form, None)
-    for _ in range(12):
-        if a is None:
-            need = above((size + room) / bound)
-        else:
-            y = enclosure.norm((a * arb_mat(len(rest), 1, rest)).entries())
-            need = above((y + enclosure.norm2(a) * room) / (1 - bound))
-        radius = max(need * 1.001, 1e-300)
-        a, bound = kernel.local_bounds(step, centre, arb(radius), form, None)
-        holds = size + room <= bound * radius if a is None else y + enclosure.norm2(a) * room + bound * radius <= radius
-        if holds:
-            return radius
+        return above((norm(rest) + room) / step.rho)
+    for _ in range(13):
+        a, bound = kernel.local_bounds(step, centre, radius, form, None)
+        fixed = kernel.need(step, rest, room, arb(0), a, bound)
+        if radius > 0 and kernel.need(step, rest, room, radius, a, bound) <= (bound * radius if a is None else radius):
+            return float(radius)
+        radius = arb(max(above(fixed / (bound if a is None else 1 - bound)) * 1.001, 1e-300))
     raise kernel.CertificateError("no radius was found")
 
 
@@ -371,7 +369,7 @@ def expansion_witness(p: Problem, first, second) -> Certificate:
     change = [u - v for u, v in zip(step.residual(balls(a), zero), step.residual(balls(b), zero), strict=True)]
     gap = [u - v for u, v in zip(balls(a), balls(b), strict=True)]
     moved = [u - v for u, v in zip(gap, change, strict=True)]
-    ratio = (enclosure.dot(moved, moved) / enclosure.dot(gap, gap)).sqrt()
+    ratio = (dot(moved, moved) / dot(gap, gap)).sqrt()
     factor = float(ratio.lower()) * (1 - 1e-9)
     reading.require(factor >= 1, "G does not push these points apart")
     return seal(p.card, p.model, "witness", {**p.claim, "points": [hexes(a), hexes(b)], "factor": factor.hex()})
@@ -444,7 +442,7 @@ def guidance_limit(p: Problem, centre=None, radius: float | None = None, most: f
             return True, None
         with contextlib.suppress(kernel.CertificateError, np.linalg.LinAlgError):
             bound, weights = search(step, *where, "modulus") if tight else (-1.0, [])
-            if bound > 0 and step.multiplied(*where, "modulus", arb(0), balls(weights)):
+            if bound > 0 and multiplied(step, *where, "modulus", arb(0), balls(weights)):
                 return True, hexes(weights)
         return False, None
 
@@ -497,7 +495,7 @@ def propose(den, image, process, *, condition=None, guidance=1.0, solver="auto",
       CertificateError: if a step does not verify; the message says which step and why.
       FpjaxError: for bad input, or a denoiser without a model card.
     """
-    card, loaded = load_model(den if model is None else model)
+    card, loaded = load_model(den if model is None else model, fast=True)
     path = solver_path(den, image, process, condition, guidance, solver)
     return trajectory(card, loaded, process.levels, path, den.index(condition), guidance, tight=tight)
 

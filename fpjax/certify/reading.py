@@ -8,6 +8,7 @@ place in the message. :func:`record` makes one for an object with fixed keys out
 
 import array
 import hashlib
+import importlib
 import json
 import math
 import re
@@ -209,10 +210,13 @@ class Model:
       path: the card (NAME.json) or the folder that holds it.
       called: the model that the certificate names.
       limit_s: seconds after which every operation ends in CertificateError.
+      fast: whether its matrices are multiplied in float64 with proved error bounds (fast.py) instead of in Arb.
     """
 
-    def __init__(self, path: str | Path, called: str | None = None, limit_s: float = 600.0):
-        path, self.deadline = Path(path), time.monotonic() + limit_s
+    def __init__(self, path: str | Path, called: str | None = None, limit_s: float = 600.0, fast: bool = False):
+        path, self.deadline, self.fast = Path(path), time.monotonic() + limit_s, fast
+        home, kind = ("fast", "FloatMatrix") if fast else ("matrices", "ArbMatrix")
+        self.matrix = getattr(importlib.import_module(f"fpjax.certify.{home}"), kind)
         if path.is_dir():
             path = path / f"{name(called, 'the name of the model')}.json"
         text = load_json(load_bytes(path, MAX_FILE), "model card", floats=True)
@@ -223,12 +227,12 @@ class Model:
         require(same, "the weights do not have the SHA-256 that the model card states")
         self.program_sha256 = digest({k: card[k] for k in CARD if k not in ("name", "weights")})
         self.name, self.layers, self.size = card["name"], card["layers"], math.prod(card["shape"])
-        require(self.size <= 1024, "the kernel takes at most 1024 pixels")
+        require(self.size <= self.matrix.pixels, f"the kernel takes at most {self.matrix.pixels} pixels")
         self.classes, self.tensors, self.cache = len(card["conditions"]), read_tensors(raw), {}
 
     def tick(self, work: int = 1) -> None:
         """Refuses one operation of more than MAX_WORK multiplications, and any after the deadline."""
-        require(work <= MAX_WORK, "an operation is too large for the kernel")
+        require(work <= MAX_WORK * self.matrix.scale, "an operation is too large for the kernel")
         require(time.monotonic() < self.deadline, "the time limit was reached")
 
     def shape(self, key) -> tuple[int, ...]:

@@ -1,38 +1,40 @@
 """The posterior mean of a Gaussian mixture: one function behind every exact and every learned-prior denoiser.
 
-The prior is sum_k p_k N(mean_k, U_k diag(variances_k) U_k^T + floor_k·I) for orthonormal U_k. With s = sigma and
+The prior is sum_k p_k N(mean_k, U_k diag(variances_k) U_k^T + floor_k·I) for orthonormal U_k. With s = sigma, r_k = y - mean_k,
 
-    a_k = 1/(floor_k + s²),   B_k = diag( variances_kj / ((floor_k + s²)(floor_k + s² + variances_kj)) ),
-    r_k = y - mean_k,         g_k = -a_k r_k + U_k B_k U_k^T r_k   (the score of component k),
-    l_k = logits_ck - 1/2 log det - 1/2 (a_k |r_k|² - r_k^T U_k B_k U_k^T r_k),   pi = softmax(l),
+    A_k = floor_k/(floor_k + s²) I + U_k diag( s² variances_kj / ((floor_k + s²)(floor_k + s² + variances_kj)) ) U_k^T,
+    mu_k = mean_k + A_k r_k   (the posterior mean of component k),
+    l_k = logits_ck - 1/2 log det - 1/2 r_k^T (I - A_k) r_k / s²,   pi = softmax(l),
 
-D(y, s) = y + s² sum_k pi_k g_k (Tweedie).
+D(y, s) = sum_k pi_k mu_k, and as grad l_k = (mu_k - y)/s² its Jacobian is Cov(x0 | y)/s² (E3),
+
+    J = sum_k pi_k A_k + 1/s² sum_k pi_k (mu_k - D)(mu_k - D)^T.
 
 **D is the gradient of a convex function, whatever is stored (T6).** D = grad Phi with
-Phi(y) = s²·logsumexp_k( l_k(y) + |y|²/(2 s²) ), and each l_k + |y|²/(2 s²) is a quadratic with Hessian
-(1/s² - a_k) I + U_k B_k U_k^T, which is positive semidefinite as soon as floor >= 0 and variances >= 0; log-sum-exp
-of convex functions is convex. Orthonormality of U_k is needed for D to be a posterior mean, not for this.
+Phi(y) = s²·logsumexp_k( l_k(y) + |y|²/(2 s²) ), and each l_k + |y|²/(2 s²) is a quadratic with Hessian A_k/s², which is
+positive semidefinite as soon as floor >= 0 and variances >= 0; log-sum-exp of convex functions is convex.
+Orthonormality of U_k is needed for D to be a posterior mean, not for this.
 """
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 
 
-def _components(params, y, sigma, condition):
-    """Scores g_k (K, d), posterior weights pi (K,), residuals' projections and gains, for flat y (d,)."""
+def _posterior(params, y, sigma, condition):
+    """mu_k (K, d), pi (K,) and the two parts of A_k, (K,) and (K, r), for flat y (d,)."""
     means, factors, variances, floor = (params[k] for k in ("means", "factors", "variances", "floor"))
-    logits = params["logits"][condition]
     d, rank = factors.shape[1], factors.shape[2]
     noise = floor + sigma**2
-    a = 1 / noise
-    b = variances / (noise[:, None] * (noise[:, None] + variances))
+    shrink = floor / noise
+    gain = sigma**2 * variances / (noise[:, None] * (noise[:, None] + variances))
     r = y[None, :] - means
     p = jnp.einsum("kdr,kd->kr", factors, r)
-    g = -a[:, None] * r + jnp.einsum("kdr,kr->kd", factors, b * p)
+    mu = means + shrink[:, None] * r + jnp.einsum("kdr,kr->kd", factors, gain * p)
     logdet = jnp.sum(jnp.log(noise[:, None] + variances), axis=1) + (d - rank) * jnp.log(noise)
-    quad = a * jnp.sum(r * r, axis=1) - jnp.sum(b * p * p, axis=1)
-    pi = jax.nn.softmax(logits - (logdet + quad) / 2)
-    return g, pi, a, b
+    quad = jnp.sum(r * r, axis=1) / noise - jnp.sum(gain * p * p, axis=1) / sigma**2
+    pi = jax.nn.softmax(params["logits"][condition] - (logdet + quad) / 2)
+    return mu, pi, shrink, gain
 
 
 def denoise(params, y, sigma, condition):
@@ -43,21 +45,59 @@ def denoise(params, y, sigma, condition):
         the last row being the one without a condition.
       y: one point. sigma: scalar > 0. condition: int32 scalar, 0 to C.
     """
-    flat = y.reshape(-1)
-    g, pi, _, _ = _components(params, flat, sigma, condition)
-    return (flat + sigma**2 * (pi @ g)).reshape(y.shape)
+    return _denoise(params, y.reshape(-1), sigma, condition).reshape(y.shape)
+
+
+def _mean(params, y, sigma, condition):
+    mu, pi, _, _ = _posterior(params, y, sigma, condition)
+    return pi @ mu
+
+
+_denoise = jax.custom_jvp(_mean)
+
+
+def _denoise_jvp(primals, tangents):
+    """J v as a covariance (E3), positive semidefinite up to rounding of its own size.
+
+    The chain rule would take differences of numbers |y|²/sigma² large; here every mu_k is centred first.
+    """
+    params, y, sigma, condition = primals
+    d_params, d_y, d_sigma, _ = tangents
+    out, moved = _mean(*primals), jnp.zeros_like(y)
+    if not isinstance(d_y, SymbolicZero):
+        moved += covariance_product(params, y, sigma, condition, d_y)
+    if not all(isinstance(t, SymbolicZero) for t in jax.tree.leaves((d_params, d_sigma), is_leaf=_is_zero)):
+        others = jax.tree.map(_instantiated, (params, sigma), (d_params, d_sigma))
+        moved += jax.jvp(lambda p, s: _mean(p, y, s, condition), (params, sigma), others)[1]
+    return out, moved
+
+
+_denoise.defjvp(_denoise_jvp, symbolic_zeros=True)
+
+
+def covariance_product(params, y, sigma, condition, v):
+    """J v = sum_k pi_k A_k v + 1/s² sum_k pi_k (mu_k - D) ((mu_k - D)·v) for flat y and v of shape (d,) (E3)."""
+    mu, pi, shrink, gain = _posterior(params, y, sigma, condition)
+    factors = params["factors"]
+    within = jnp.einsum("kdr,kr->d", factors, pi[:, None] * gain * jnp.einsum("kdr,d->kr", factors, v))
+    centred = mu - (pi @ mu)[None, :]
+    return (pi @ shrink) * v + within + (pi * (centred @ v)) @ centred / sigma**2
+
+
+def _is_zero(tangent) -> bool:
+    return isinstance(tangent, SymbolicZero)
+
+
+def _instantiated(primal, tangent):
+    return jnp.zeros_like(primal) if _is_zero(tangent) else tangent
 
 
 def jacobian(params, y, sigma, condition):
-    """The closed-form Jacobian of :func:`denoise`, shape (d, d): Cov(x0 | y)/sigma² (E3).
-
-    J = sum_k pi_k A_k + s² Cov_pi(g),  A_k = (1 - s² a_k) I + s² U_k B_k U_k^T.
-    """
+    """The closed-form Jacobian of :func:`denoise`, shape (d, d): Cov(x0 | y)/sigma² (E3)."""
     flat = y.reshape(-1)
-    g, pi, a, b = _components(params, flat, sigma, condition)
-    s2 = sigma**2
+    mu, pi, shrink, gain = _posterior(params, flat, sigma, condition)
     factors = params["factors"]
-    within = (1 - s2 * (pi @ a)) * jnp.eye(flat.size, dtype=flat.dtype)
-    within += s2 * jnp.einsum("kdr,kr,ker->de", factors, pi[:, None] * b, factors)
-    centred = g - (pi @ g)[None, :]
-    return within + s2 * (centred.T * pi[None, :]) @ centred
+    within = (pi @ shrink) * jnp.eye(flat.size, dtype=flat.dtype)
+    within += jnp.einsum("kdr,kr,ker->de", factors, pi[:, None] * gain, factors)
+    centred = mu - (pi @ mu)[None, :]
+    return within + (centred.T * pi[None, :]) @ centred / sigma**2

@@ -1,15 +1,18 @@
-"""From a finished audit to files: JSON checked against its schema, and a self-contained HTML page. Computes nothing."""
+"""From a finished audit to files: JSON checked against its schema, a self-contained HTML page, Markdown. Computes nothing."""
 
 import json
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 
 from fpjax.auditing import Report
 from fpjax.evidence import FpjaxError
 from fpjax.models.store import write_atomic
+from fpjax.report import text, words
 from fpjax.report.page import render
+from fpjax.report.words import spans as spans
 
 
 def schema() -> dict:
@@ -33,15 +36,42 @@ def to_json(report: Report) -> str:
     return json.dumps(data, indent=1, allow_nan=False) + "\n"
 
 
+def read(path: str | Path) -> dict[str, Any]:
+    """The plain data of an ``audit.json``, or of the one in a folder, validated.
+
+    Raises:
+      FpjaxError: if there is none, or it is not an audit of this version.
+    """
+    path = Path(path)
+    path = path / "audit.json" if path.is_dir() else path
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FpjaxError(f"there is no audit at {path} ({error.strerror}); make one by: fpjax audit") from None
+    except (ValueError, RecursionError):
+        raise FpjaxError(f"{path} is not an audit.json: it is not JSON; name the file that fpjax audit wrote") from None
+    found = data.get("format") if isinstance(data, dict) else None
+    if found != "fpjax-audit/1":
+        known = isinstance(found, str) and found.startswith("fpjax-audit/")
+        what = f"was written in the format {found!r}" if known else "is not an audit.json"
+        raise FpjaxError(f"{path} {what}; this fpjax reads fpjax-audit/1: make the audit again by: fpjax audit")
+    try:
+        jsonschema.validate(data, schema())
+    except jsonschema.ValidationError as error:
+        what = error.message if len(error.message) < 200 else error.message[:200] + "…"
+        raise FpjaxError(f"{path} is not a valid audit.json at {error.json_path}: {what}; make it again") from None
+    return data
+
+
 def write(report: Report, folder: Path) -> Path:
-    """Writes ``audit.json`` and ``report.html``; both are complete before either appears. Returns the page's path.
+    """Writes ``audit.json``, ``report.html`` and ``report.md``; all are complete before one appears. Returns the page's path.
 
     Raises:
       FpjaxError: if the folder cannot be written.
     """
-    text, page = to_json(report), render(report)
-    write_atomic(folder / "audit.json", text.encode())
-    write_atomic(folder / "report.html", page.encode())
+    parts = {"audit.json": to_json(report), "report.html": render(report), "report.md": text.markdown(report.to_json())}
+    for name, part in parts.items():
+        write_atomic(folder / name, part.encode())
     return folder / "report.html"
 
 
@@ -58,22 +88,4 @@ def check_writable(folder: Path) -> None:
 
 def summary(report: Report, guidance: float) -> dict[str, str]:
     """One line for each question at one guidance: the verdicts of the steps, counted, with the steps that fail."""
-    lines = {}
-    for row in report.table:
-        if row["guidance"] == guidance:
-            lines.setdefault(row["question"], {}).setdefault(row["verdict"], []).append(row["step"])
-    return {
-        question: "; ".join(f"{v} {spans(steps)}" for v, steps in found.items()) for question, found in lines.items()
-    }
-
-
-def spans(steps: list[int]) -> str:
-    """[1, 2, 3, 5] -> "steps 1-3, 5"."""
-    runs: list[list[int]] = []
-    for step in sorted(steps):
-        if runs and step == runs[-1][-1] + 1:
-            runs[-1].append(step)
-        else:
-            runs.append([step])
-    text = ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}–{r[-1]}" for r in runs)
-    return f"step {text}" if len(steps) == 1 else f"steps {text}"
+    return words.summary(report.to_json(), guidance)

@@ -1,44 +1,39 @@
-"""The HTML page of a report: one file, no network request, every string escaped by jinja2."""
+"""The HTML page of one audit, or of two side by side: one file, no network request, every string escaped.
+
+Text goes through jinja2's autoescape, data through JSON that cannot end its script element; the page's own script writes
+text nodes only. The plots are drawn by fpjax/report/static: 1/20 of the size of a plotting library, and each plot can be
+walked through with the keyboard and read out.
+"""
 
 import json
+from importlib import resources
+from typing import Any
 
 import jinja2
+from jinja2.utils import htmlsafe_json_dumps
 
 from fpjax.auditing import Report
-from fpjax.report import figures
-from fpjax.rules import QUESTIONS
+from fpjax.report import columns, pictures, words
 
-THEOREMS = {
-    "T1": "Coercivity: a solution exists whenever rho > 0 and D is a multiple of y plus a bounded part.",
-    "T2": "Strong monotonicity: m = rho + (1 - rho)·inf lambda_min(sym J) > 0 gives exactly one solution.",
-    "T3": "Contraction: kappa = (1 - rho)·sup ||I - J|| < 1 makes plain iteration converge.",
-    "T8": "Residual to error: ||y - y*|| <= residual/m.",
-    "T11": "Guidance: uniqueness is kept while w < 1 + rho/((1 - rho)·Lambda), if J_c >= 0 and J_0 <= Lambda.",
-    "T13": "Newton-Kantorovich: a ball round a small residual holds exactly one solution if a bound verifies.",
-}
-
-
-def headline(report: Report) -> str:
-    """One sentence for the first guidance audited: where it is well posed, where contraction fails."""
-    w = report.guidance[0]
-    rows = [row for row in report.table if row["guidance"] == w]
-    parts = []
-    for question, good in (("uniqueness", "unique"), ("contraction", "contracting")):
-        steps = [row["step"] for row in rows if row["question"] == question]
-        bad = [
-            row["step"]
-            for row in rows
-            if row["question"] == question and row["verdict"] not in ("SUPPORTED", "CERTIFIED")
-        ]
-        parts.append(f"{good} at every step" if not bad else f"not shown {good} at {len(bad)} of {len(steps)} steps")
-    limits = [row["value"] for row in rows if row["question"] == "guidance-limit" and row["value"] is not None]
-    if limits and len(limits) == report.process["steps"]:
-        parts.append(f"safe guidance {min(limits):.4g}")
-    return f"At guidance {w:g}: " + "; ".join(parts) + "."
+SCRIPTS = ("chart.js", "map.js", "evidence.js", "report.js")
 
 
 def render(report: Report) -> str:
-    """The page as text."""
+    """The page of one audit, with its images."""
+    data = report.to_json()
+    return _render(
+        f"fpjax audit of {report.model}", f"Is inverting {report.model} a well-posed problem?", [data], report
+    )
+
+
+def render_pair(a: dict[str, Any], b: dict[str, Any], names: tuple[str, str]) -> str:
+    """The page of two audits side by side, from the plain data of their ``audit.json``."""
+    title = f"{names[0]} and {names[1]}, compared"
+    return _render(title, title, [a, b], None, names)
+
+
+def _render(title: str, question: str, audits: list[dict], report: Report | None, names=("",)) -> str:
+    static = resources.files("fpjax.report").joinpath("static")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("fpjax.report", "templates"),
         autoescape=True,
@@ -47,17 +42,35 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters["number"] = lambda v: "–" if v is None else f"{v:.4g}"
-    steps = sorted({row["step"] for row in report.table})
-    cells = {(row["guidance"], row["question"], row["step"]): row for row in report.table}
-    asked = [q for q in QUESTIONS if any(row["question"] == q for row in report.table)]
+    environment.filters["joined"] = lambda text: text.replace("–", "\u2060–\u2060")  # "steps 1–3" stays on one line
+    told = [
+        {
+            "name": name,
+            "data": data,
+            "headline": words.headline(data),
+            "figures": words.figures(data),
+            "summaries": [(w, words.summary(data, w)) for w in data["guidance"]],
+        }
+        for name, data in zip(names, audits, strict=True)
+    ]
+    packed = [
+        {k: data[k] for k in ("model", "process", "guidance", "settings")}
+        | {"name": name, "curves": data.get("curves", []), "command": data.get("command")}
+        | {"certificates": data.get("certificates", []), "cells": columns.pack(data)}
+        for name, data in zip(names, audits, strict=True)
+    ]
+    texts = {k: getattr(words, k.upper()) for k in ("theorems", "asked", "values", "verdicts", "evidence")}
     return environment.get_template("report.html").render(
-        report=report,
-        headline=headline(report),
-        steps=steps,
-        cells=cells,
-        questions=asked,
-        plots=figures.plots(report),
-        gallery=figures.gallery(report),
-        theorems=THEOREMS,
-        witness=lambda w: json.dumps(w, indent=1),
+        title=title,
+        question=question,
+        audits=told,
+        gallery=pictures.gallery(report) if report else [],
+        verdicts=words.VERDICTS,
+        payload=htmlsafe_json_dumps({"audits": packed, "texts": texts}, dumps=_compact),
+        style=static.joinpath("report.css").read_text(),
+        scripts=[static.joinpath(name).read_text() for name in SCRIPTS],
     )
+
+
+def _compact(data, **_) -> str:
+    return json.dumps(data, separators=(",", ":"), allow_nan=False)

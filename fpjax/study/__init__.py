@@ -8,22 +8,27 @@ with study.Store("study.sqlite", create=True) as store:
 """
 
 from fpjax.study.cluster import Dask
-from fpjax.study.engine import Engine, Local, Progress, run
+from fpjax.study.cost import Costs, Forecast
+from fpjax.study.engine import Engine, Local, Progress, cores, run
 from fpjax.study.plan import Cell, Plan, parse, read
-from fpjax.study.store import Result, Store, Tally
+from fpjax.study.store import Pace, Result, Store, Tally
 from fpjax.study.work import audit_cell
 
 __all__ = [
     "Cell",
+    "Costs",
     "Dask",
     "Engine",
+    "Forecast",
     "Local",
+    "Pace",
     "Plan",
     "Progress",
     "Result",
     "Store",
     "Tally",
     "audit_cell",
+    "cores",
     "parse",
     "read",
     "run",

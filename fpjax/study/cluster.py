@@ -13,8 +13,9 @@ from concurrent.futures import Future, InvalidStateError
 from typing import Any
 
 from fpjax.evidence import FpjaxError
-from fpjax.study.engine import Local, Work, WorkDropped, WorkerLost
+from fpjax.study.engine import Local, Work
 from fpjax.study.plan import Cell
+from fpjax.study.pool import WorkDropped, WorkerLost
 
 PATIENCE_S = 60  # for a scheduler that does not answer
 WORKERLESS_S = 600  # after which a scheduler without workers is given up

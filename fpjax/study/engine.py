@@ -4,23 +4,22 @@ In this room: bundles of cells handed to workers, workers that die or hang, and 
 reports it. Not in this room: what a cell does (work), where results are kept (store).
 """
 
-import multiprocessing
 import os
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any, NamedTuple, Protocol
 
-from pebble import ProcessExpired, ProcessPool
-
 from fpjax.evidence import FpjaxError
+from fpjax.study.meter import Meter
 from fpjax.study.plan import Cell
-from fpjax.study.store import Result, Store, Tally
+from fpjax.study.pool import Pool, WorkDropped, WorkerLost
+from fpjax.study.store import Pace, Result, Store, Tally
 
 BUNDLE_S = 0.5  # cells that are quicker than this go to a worker several at a time
 MOST_IN_BUNDLE = 1000
+NO_MEMORY = "there is not enough memory for this cell; make the batch of images smaller"
 
 Work = Callable[[Cell], list[dict[str, Any]]]
 
@@ -46,79 +45,53 @@ class Engine(Protocol):
         ...
 
 
-class WorkerLost(Exception):
-    """The process that did a bundle is gone; the cells may be tried again."""
-
-
-class WorkDropped(WorkerLost):
-    """A bundle was lost through no fault of its cells (a scheduler that was started again, say)."""
-
-
 def bundle(work: Work, cells: list[Cell]) -> list[Result]:
     """Does the cells one after the other; what goes wrong in one is its result. Runs in a worker."""
     return [_one(work, cell) for cell in cells]
 
 
 def _one(work: Work, cell: Cell) -> Result:
-    start = time.perf_counter()
-    try:
-        rows, error = work(cell), None
-    except FpjaxError as told:
-        rows, error = None, str(told)
-    except MemoryError:
-        rows, error = None, "there is not enough memory for this cell; make the batch of images smaller"
-    except Exception as other:  # a cell that fails must not stop the rest
-        rows, error = None, f"{type(other).__name__}: {other}"[:500]
-    return Result(cell.key, rows, error, time.perf_counter() - start)
+    with Meter() as meter:
+        try:
+            rows, error = work(cell), None
+        except FpjaxError as told:
+            rows, error = None, str(told)
+        except Exception as other:  # a cell that fails must not stop the rest
+            rows, error = None, NO_MEMORY if _is_memory(other) else f"{type(other).__name__}: {other}"[:500]
+    return Result(cell.key, rows, error, *meter.read())
+
+
+def _is_memory(error: Exception) -> bool:
+    """Python's own error, or XLA's for a device or a host allocation."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Local:
-    """Processes on this machine, each started afresh, so that none inherits a half-locked JAX.
+    """Processes on this machine.
 
     Args:
-      workers: how many; by default one for each core.
+      workers: how many; by default one for each core that this process may use.
     """
 
     def __init__(self, workers: int | None = None):
-        self.workers = workers or os.cpu_count() or 1
-        spawn = multiprocessing.get_context("spawn")
-        self.pool = ProcessPool(self.workers, initializer=_die_with, initargs=(os.getpid(),), context=spawn)  # pyright: ignore
+        self.workers = workers or cores()
+        self.pool = Pool(self.workers, max(1, cores() // self.workers))
 
     def submit(self, work: Work, cells: list[Cell], limit_s: float | None) -> Future:
         """See :class:`Engine`. A bundle that takes longer than limit_s loses its process."""
-        out: Future = Future()
-        inner = self.pool.schedule(bundle, args=[work, cells], timeout=limit_s)
-        inner.add_done_callback(lambda f: _hand_on(f, out))
-        return out
+        return self.pool.submit(bundle, work, cells, limit_s=limit_s)
 
     def poll(self) -> None:
         """See :class:`Engine`; the pool looks after its processes itself."""
 
     def close(self, *, kill: bool = False) -> None:
         """See :class:`Engine`."""
-        self.pool.stop() if kill else self.pool.close()
-        self.pool.join()
-
-
-def _hand_on(inner: Future, out: Future) -> None:
-    """The outcome of a pool's future, with a dead process under the name that every engine uses."""
-    try:
-        out.set_result(inner.result())
-    except (ProcessExpired, CancelledError) as error:
-        out.set_exception(WorkerLost(str(error)))
-    except BaseException as error:
-        out.set_exception(error)
-
-
-def _die_with(parent: int) -> None:
-    """A worker whose coordinator was killed ends too, instead of working on for nobody."""
-
-    def watch():
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(0)
-
-    threading.Thread(target=watch, daemon=True).start()
+        self.pool.close(kill=kill)
 
 
 class Progress(NamedTuple):
@@ -132,10 +105,11 @@ class Progress(NamedTuple):
 class _Queue:
     """Cells in the order of the plan, and again those whose worker died."""
 
-    def __init__(self, store: Store, tries: int, cell_s: float | None):
+    def __init__(self, store: Store, tries: int, cell_s: float | None, only: list[Cell] | None):
         self.store, self.tries = store, tries
         self.bundle_s = BUNDLE_S if cell_s is None else min(BUNDLE_S, cell_s / 4)
-        self.ahead: deque[Cell] = deque()
+        self.ahead: deque[Cell] = deque(only or [])
+        self.whole = only is None
         self.again: deque[Cell] = deque()
         self.lost: Counter = Counter()
         self.place = -1
@@ -146,7 +120,7 @@ class _Queue:
         if self.again:
             return [self.again.popleft()]
         many = 1 if self.mean_s is None else max(1, min(MOST_IN_BUNDLE, int(self.bundle_s / max(self.mean_s, 1e-6))))
-        if len(self.ahead) < many:
+        if self.whole and len(self.ahead) < many:
             more = self.store.open_cells(4 * MOST_IN_BUNDLE, self.place)
             self.place = more[-1][0] if more else self.place
             self.ahead.extend(cell for _, cell in more)
@@ -178,17 +152,18 @@ def run(
     cell_s: float | None = None,
     tries: int = 3,
     progress: Callable[[Progress], None] | None = None,
+    only: list[Cell] | None = None,
 ) -> Tally:
     """Does every cell of the store that waits. Each result is on disk before ``progress`` hears of it.
 
     Args:
-      work: a top-level function, cell -> rows. cell_s: the most seconds for a cell.
+      work: a top-level function, cell -> rows. cell_s: the most seconds for a cell. only: these cells and no others.
       tries: how often a cell is tried whose worker dies.
 
     Raises:
       FpjaxError: if the store cannot be written.
     """
-    queue, flying, start = _Queue(store, tries, cell_s), {}, time.monotonic()
+    queue, flying, start, count = _Queue(store, tries, cell_s, only), {}, time.monotonic(), 0
 
     def launch() -> None:
         while len(flying) < 2 * engine.workers and (cells := queue.take()):
@@ -201,10 +176,12 @@ def run(
             engine.poll()
             continue
         ended = [result for future in done for result in _outcome(future, flying.pop(future), queue, cell_s)]
-        store.finish(ended)
-        launch()
+        launch()  # the workers go on while this is written
+        count += len(ended)
+        elapsed = time.monotonic() - start
+        store.finish(ended, Pace(engine.workers, count, elapsed, time.time()))
         if progress is not None and ended:
-            progress(Progress(store.tally(), ended, time.monotonic() - start))
+            progress(Progress(store.tally(), ended, elapsed))
     return store.tally()
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from fpjax.evidence import FpjaxError
-from fpjax.models.store import write_atomic
 from fpjax.study.store import Store
 
 CELL = ("key", "model", "process", "steps", "guidance", "seed", "precision", "solver", "data", "first", "count")
@@ -58,7 +57,7 @@ def _csv(store: Store, path: Path) -> int:
     for line in lines(store):
         out.writerow(line)
         count += 1
-    write_atomic(path, text.getvalue().encode())
+    _write(path, text.getvalue().encode())
     return count
 
 
@@ -75,5 +74,11 @@ def _parquet(store: Store, path: Path) -> int:
         while some := list(itertools.islice(flow, TABLE_ROWS)):
             out.write_table(pa.Table.from_pylist(some, schema=schema))
             count += len(some)
-    write_atomic(path, sink.getvalue().to_pybytes())
+    _write(path, sink.getvalue().to_pybytes())
     return count
+
+
+def _write(path: Path, blob: bytes) -> None:
+    from fpjax.models.store import write_atomic  # loads JAX
+
+    write_atomic(path, blob)

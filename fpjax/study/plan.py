@@ -19,7 +19,6 @@ import jsonschema
 
 import fpjax
 from fpjax.evidence import FpjaxError
-from fpjax.models import store as models
 
 MOST_CELLS = 10_000_000  # each is a row of a table on this machine's disk
 
@@ -54,6 +53,7 @@ SCHEMA = _table(
     images=_table((), data={"type": "string"}, count=_WHOLE | {"minimum": 1}, batch=_WHOLE | {"minimum": 1}),
     budget=_table((), cell_s={"type": "number", "exclusiveMinimum": 0}, tries=_WHOLE | {"minimum": 1, "maximum": 100}),
 )
+VALID = jsonschema.Draft202012Validator(SCHEMA)
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def parse(text: str, name: str = "the study") -> Plan:
         asked = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise FpjaxError(f"{name} is not TOML: {error}") from None
-    error = next(iter(sorted(jsonschema.Draft202012Validator(SCHEMA).iter_errors(asked), key=str)), None)
+    error = next(iter(sorted(VALID.iter_errors(asked), key=str)), None)
     if error is not None:
         where = error.json_path.removeprefix("$").lstrip(".") or "the top"
         raise FpjaxError(f"{name}, at {where}: {error.message[:200]}")
@@ -203,6 +203,8 @@ def card_hash(model: str, *, whole: bool = False) -> str:
     Raises:
       FpjaxError: if the model is not there or is damaged.
     """
+    from fpjax.models import store as models  # loads JAX, which asking for a study's status should not
+
     path = models.card_path(model)
     card = models.read_card(path)
     if whole:

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from fpjax.evidence import FpjaxError
 from fpjax.study.plan import Cell
 
-VERSION = 1  # of the tables; a change adds a step to MIGRATIONS
+VERSION = 2  # of the tables; a change adds a step to MIGRATIONS
 
 TABLES = """
 CREATE TABLE study (id INTEGER PRIMARY KEY CHECK (id = 1), text TEXT NOT NULL);
@@ -25,7 +26,9 @@ CREATE TABLE cell (
   state TEXT NOT NULL CHECK (state IN ('open', 'done', 'failed')),
   seconds REAL,
   error TEXT,
-  rows TEXT
+  rows TEXT,
+  compile_s REAL,                     -- part of seconds
+  peak_bytes INTEGER
 ) WITHOUT ROWID;
 CREATE INDEX cell_by_state ON cell (state, place);
 CREATE TABLE tally (state TEXT PRIMARY KEY, cells INTEGER NOT NULL, seconds REAL NOT NULL) WITHOUT ROWID;
@@ -42,16 +45,37 @@ CREATE TRIGGER counted_over AFTER UPDATE OF state, seconds ON cell BEGIN
 END;
 """
 
-MIGRATIONS: dict[int, str] = {}  # version -> the SQL that brings its tables to the next version
+RUN = """
+CREATE TABLE run (                    -- the run that goes on, or the last one
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  workers INTEGER NOT NULL,
+  ended INTEGER NOT NULL,             -- cells so far
+  elapsed REAL NOT NULL,              -- seconds so far, of a clock that nobody sets
+  seen REAL NOT NULL                  -- when it last gave a sign of life, seconds since 1970
+);
+"""
+TABLES += RUN
+
+# version -> the SQL that brings its tables to the next version
+MIGRATIONS: dict[int, str] = {
+    1: "ALTER TABLE cell ADD COLUMN compile_s REAL; ALTER TABLE cell ADD COLUMN peak_bytes INTEGER;" + RUN,
+}
 
 
 class Result(NamedTuple):
-    """How one cell ended. Exactly one of rows and error is given; seconds of work."""
+    """How one cell ended. Exactly one of rows and error is given.
+
+    Attributes:
+      seconds: of work. compile_s: those of them that went into compiling.
+      peak_bytes: the most memory that its process held.
+    """
 
     key: str
     rows: list[dict[str, Any]] | None
     error: str | None
     seconds: float
+    compile_s: float = 0.0
+    peak_bytes: int = 0
 
 
 class Tally(NamedTuple):
@@ -68,6 +92,25 @@ class Tally(NamedTuple):
         return self.open + self.done + self.failed
 
 
+class Pace(NamedTuple):
+    """How fast a run goes: workers, cells that ended in it, seconds it took for them, and when it was last heard of
+    (seconds since 1970; this clock can be set, so it is only ever shown)."""
+
+    workers: int
+    ended: int
+    elapsed: float
+    seen: float
+
+    @property
+    def cells_per_s(self) -> float:
+        """Throughput."""
+        return self.ended / max(self.elapsed, 1e-9)
+
+    def left_s(self, tally: Tally) -> float | None:
+        """Seconds until the open cells are done at this pace; None before the first has ended."""
+        return tally.open / self.cells_per_s if self.ended else None
+
+
 class Store:
     """The file of one study.
 
@@ -79,14 +122,30 @@ class Store:
         self.path = Path(path)
         if not create and not self.path.is_file():
             raise FpjaxError(f"there is no study at {self.path}; start one by: fpjax study run FILE.toml")
+        self.read_only = False
         try:
-            self.db = sqlite3.connect(self.path, isolation_level=None, timeout=30)
+            try:
+                self.db = self._connect()
+                self.db.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if create or not any(word in str(error) for word in ("readonly", "unable to open")):
+                    raise
+                self.read_only = True
+                self.db = self._connect()
             self._open(create)
         except sqlite3.Error as error:
             raise _told(self.path, error) from None
 
+    def _connect(self) -> sqlite3.Connection:
+        """A connection; where nothing may be written, one that needs no files beside (nobody can write it then, unless a
+        log of writes is there: that is read too)."""
+        if not self.read_only:
+            return sqlite3.connect(self.path, isolation_level=None, timeout=30)
+        alone = not Path(f"{self.path}-wal").exists()
+        mode = "immutable=1" if alone else "mode=ro"
+        return sqlite3.connect(f"file:{quote(str(self.path))}?{mode}", uri=True, isolation_level=None, timeout=30)
+
     def _open(self, create: bool) -> None:
-        self.db.execute("PRAGMA journal_mode = WAL")
         self.db.execute("PRAGMA synchronous = FULL")  # a commit survives a power failure, not only a crash
         version = self.db.execute("PRAGMA user_version").fetchone()[0]
         empty = not self.db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
@@ -156,16 +215,20 @@ class Store:
         )
         return [(place, Cell(**json.loads(spec))) for place, spec in found]
 
-    def finish(self, results: Iterable[Result]) -> None:
-        """Writes how cells ended. On disk when this returns; a cell that has ended stays as it is."""
-        told = [
-            ("failed" if r.error is not None else "done", r.seconds, r.error, _text(r.rows), r.key) for r in results
-        ]
-        self._do(
-            lambda db: db.executemany(
-                "UPDATE cell SET state = ?, seconds = ?, error = ?, rows = ? WHERE key = ? AND state = 'open'", told
-            )
+    def finish(self, results: Iterable[Result], pace: "Pace | None" = None) -> None:
+        """Writes how cells ended, and how fast. On disk when this returns; a cell that has ended stays as it is."""
+        told = [("failed" if r.error is not None else "done", r.error, _text(r.rows), *r[3:], r.key) for r in results]
+        sql = (
+            "UPDATE cell SET state = ?, error = ?, rows = ?, seconds = ?, compile_s = ?, peak_bytes = ? "
+            "WHERE key = ? AND state = 'open'"
         )
+
+        def work(db):
+            db.executemany(sql, told)
+            if pace is not None:
+                db.execute("INSERT OR REPLACE INTO run VALUES (1, ?, ?, ?, ?)", pace)
+
+        self._do(work)
 
     def reopen_failed(self) -> int:
         """Puts failed cells back in the queue; how many."""
@@ -188,11 +251,24 @@ class Store:
         rows = {state: (n, s) for state, n, s in self._ask("SELECT state, cells, seconds FROM tally")}
         return Tally(rows["open"][0], rows["done"][0], rows["failed"][0], rows["done"][1] + rows["failed"][1])
 
+    def pace(self) -> Pace | None:
+        """How fast the run goes, or the last one went; None if there was none."""
+        rows = self._ask("SELECT workers, ended, elapsed, seen FROM run")
+        return Pace(*rows[0]) if rows else None
+
+    def costs(self) -> list[tuple[Cell, float, float, int]]:
+        """(cell, seconds, compile_s, peak_bytes) of the done cells that were measured, in the order of the plan."""
+        found = self._ask(
+            "SELECT spec, seconds, compile_s, peak_bytes FROM cell "
+            "WHERE state = 'done' AND peak_bytes > 0 AND compile_s IS NOT NULL ORDER BY place"
+        )
+        return [(Cell(**json.loads(spec)), *cost) for spec, *cost in found]
+
     def results(self, state: str = "done") -> Iterator[tuple[Cell, list[dict] | None, str | None]]:
         """(cell, rows, error) of the plan's cells in a state, in the order of the plan."""
         sql = "SELECT spec, rows, error FROM cell WHERE state = ? AND place IS NOT NULL ORDER BY place"
         try:
-            with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=30)) as db:
+            with closing(self._connect()) as db:
                 for spec, rows, error in db.execute(sql, (state,)):
                     yield Cell(**json.loads(spec)), None if rows is None else json.loads(rows), error
         except sqlite3.Error as error:

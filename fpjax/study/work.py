@@ -7,6 +7,7 @@ import functools
 from typing import Any
 
 from fpjax.evidence import FpjaxError
+from fpjax.study import meter
 from fpjax.study.plan import Cell, card_hash
 
 
@@ -21,6 +22,7 @@ def audit_cell(cell: Cell) -> list[dict[str, Any]]:
 
     import fpjax
 
+    meter.listen()
     # Workers do one cell at a time, so a process may change its precision between two of them.
     jax.config.update("jax_enable_x64", cell.precision == "float64")
     den = _model(cell.model, cell.card)
@@ -33,6 +35,7 @@ def audit_cell(cell: Cell) -> list[dict[str, Any]]:
         guidance=cell.guidance,
         solver=cell.solver,
         seed=cell.seed,
+        histories=(),
     )
     trips = [{"question": "round-trip", **trip} for trip in report.round_trip]
     return report.table + trips

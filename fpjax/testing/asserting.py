@@ -24,7 +24,7 @@ DENSE = 128  # values in a point up to which its Jacobian is formed
 SIGMAS = (1e-2, 1e2)  # noise levels of assert_monotone unless a process is given
 SHOWN = 8  # entries of a vector that a message prints
 PAIRS = (1e-1, 1e-2, 1e-3, 1e-4)  # lengths of a witness pair, relative to the point's norm
-SLACK = 4096  # rounding units by which an eigenvalue may miss its limit: a posterior's exponents lose hundreds of them
+SLACK = 64  # rounding units by which an eigenvalue may miss its limit
 
 
 @dataclasses.dataclass(frozen=True)

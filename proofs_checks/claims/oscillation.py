@@ -38,7 +38,7 @@ def cases():
 
 
 def check(instance: Instance, samples: int = 200, seed: int = 0) -> Outcome:
-    """Plain iteration must cycle, and T5's relaxed iteration find the solution."""
+    """Plain iteration must cycle, T5's relaxed iteration find the solution, and J there lie beyond T3's upper edge."""
     p = problems.problem(instance)
     y = p.iterate(p.target, COUNT)
     intra, twice = p.residual(y), float(np.linalg.norm(p.iterate(y, 2) - y))
@@ -51,7 +51,10 @@ def check(instance: Instance, samples: int = 200, seed: int = 0) -> Outcome:
         y = y + omega * (p.target - p.step(y))
     relaxed = p.residual(y)
     detail += f"; relaxed with omega = {omega:.3g}: residual {relaxed:.1e}"
-    return conclude({}, relaxed < 1e-9, "sampled", 1, detail, {"intra": intra, "relaxed": relaxed})
+    steepest, edge = float(np.linalg.eigvalsh(p.slope(y))[-1]), (2 - p.rho) / (1 - p.rho)
+    detail += f"; J at that solution {steepest:.3g}, T3's upper edge {edge:.3g}"
+    figures = {"intra": intra, "relaxed": relaxed, "J": steepest, "edge": edge}
+    return conclude({}, relaxed < 1e-9 and steepest > edge, "sampled", 1, detail, figures)
 
 
 def rows(images: int = 20, seed: int = 0) -> list[Row]:

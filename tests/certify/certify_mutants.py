@@ -13,18 +13,19 @@ import time
 import types
 from pathlib import Path
 
+import certify_fast
 import certify_zoo as zoo
 import numpy as np
 from flint import arb, arb_mat, ctx
 
 import fpjax.certify.check as kernel
 
-ROOM, FILES = Path(kernel.__file__).parent, ("reading", "enclosure", "check")
+ROOM, FILES = Path(kernel.__file__).parent, (*kernel.FILES, "fast", "check")
 SOURCES = {name: (ROOM / f"{name}.py").read_text() for name in FILES}
 FLIPS = {ast.Lt: ast.GtE, ast.LtE: ast.Gt, ast.Gt: ast.LtE, ast.GtE: ast.Lt}
 
 
-def sites(tree):
+def sites(tree, file=""):
     """(label, edit) of every mutant: edit(tree copy's node) changes it in place; nodes are found by their order."""
     for index, node in enumerate(ast.walk(tree)):
         line = getattr(node, "lineno", 0)
@@ -40,6 +41,18 @@ def sites(tree):
             yield index, line, f"no radius {ast.unparse(node)}", ("radius", 0)
         if isinstance(node, ast.Call) and name_of(node) == "rad":
             yield index, line, f"no radius {ast.unparse(node)}", ("zero", 0)
+        if file != "fast":  # below: the roundings of the fast arithmetic, term by term
+            continue
+        if isinstance(node, ast.Call) and name_of(node) in ("up", "above") and len(node.args) > 0:
+            yield index, line, f"no rounding {ast.unparse(node)}", ("argument", 0)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add) and not constant_term(node):
+            for side in ("left", "right"):
+                yield index, line, f"drop the {side} of {ast.unparse(node)}", (side, 0)
+
+
+def constant_term(node: ast.BinOp) -> bool:
+    """Whether a sum has a constant term: those count roundings, with room to spare."""
+    return isinstance(node.right, ast.Constant) or isinstance(node.left, ast.Constant)
 
 
 def name_of(call: ast.Call) -> str:
@@ -47,7 +60,7 @@ def name_of(call: ast.Call) -> str:
 
 
 class Kernel:
-    """The names of the kernel's three files as one; what is set, is set in check.py."""
+    """The names of the kernel's files as one; what is set, is set where it is."""
 
     def __init__(self, modules):
         object.__setattr__(self, "modules", modules)
@@ -59,7 +72,7 @@ class Kernel:
         raise AttributeError(name)
 
     def __setattr__(self, name, value):
-        setattr(self.modules[-1], name, value)
+        next(setattr(m, name, value) for m in self.modules if hasattr(m, name))
 
 
 def right() -> Kernel:
@@ -93,6 +106,14 @@ def change(node, how) -> None:
     elif kind == "midpoint":
         inner = node.args[0] if name_of(node) == "upper" else node.func.value
         node.func, node.args, node.keywords = ast.Attribute(value=inner, attr="mid", ctx=ast.Load()), [], []
+    elif kind == "argument":
+        node.func, node.args = (
+            ast.Name(id="float" if name_of(node) == "above" else "abs", ctx=ast.Load()),
+            node.args[:1],
+        )
+    elif kind in ("left", "right"):
+        kept = node.right if kind == "left" else node.left
+        node.op, node.left, node.right = ast.Mult(), kept, ast.Constant(value=1)
     elif kind == "radius":
         node.args = node.args[:1]
     else:
@@ -178,39 +199,39 @@ def helper_cases():
 
     def norm2(k):
         rng = np.random.default_rng(0)
-        good = k.norm2(arb_mat(2, 2)) == 0
+        good = k.ArbMatrix(arb_mat(2, 2)).norm2() == 0
         for precision in (128, 64, 20):
             with ctx.workprec(precision):
                 for shape in ((3, 5), (5, 3), (4, 4)):
                     a = rng.standard_normal(shape)
-                    wide = arb_mat(*shape, [arb(float(v), 0.01) for v in a.ravel()])
-                    tight = float(k.norm2(arb_mat(*shape, [arb(float(v)) for v in a.ravel()])))
+                    wide = k.ArbMatrix.of(*shape, [arb(float(v), 0.01) for v in a.ravel()])
+                    tight = float(k.ArbMatrix.of(*shape, [arb(float(v)) for v in a.ravel()]).norm2())
                     top = max(np.linalg.norm(a + 0.01 * rng.choice([-1, 1], shape), 2) for _ in range(50))
                     true = np.linalg.norm(a, 2)
-                    good &= top <= float(k.norm2(wide)) <= 4 * top and true - 1e-13 <= tight
+                    good &= top <= float(wide.norm2()) <= 4 * top and true - 1e-13 <= tight
                     good &= precision < 64 or tight <= 1.002 * true
         with ctx.workprec(10):  # a third has no short expansion: the bound must not fall below it
             third = arb(1) / 3
-            good &= bool(k.norm2(arb_mat(1, 1, [third])) >= arb(fraction(1, 3)))
+            good &= bool(k.ArbMatrix.of(1, 1, [third]).norm2() >= arb(fraction(1, 3)))
         return bool(good)
 
     def quick(k):  # the smaller of the two Gram matrices is the one that is squared
         start = time.process_time()
-        k.norm2(arb_mat(1, 400, [arb(1) / (i + 3) for i in range(400)]))
+        k.ArbMatrix.of(1, 400, [arb(1) / (i + 3) for i in range(400)]).norm2()
         return time.process_time() - start < 0.5
 
     def lambda_min(k):
         rng = np.random.default_rng(1)
-        good = not bool(k.lambda_min(arb_mat(1, 1, [arb.nan()])) >= -1e300)
+        good = not bool(k.lambda_min(k.ArbMatrix.of(1, 1, [arb.nan()])) >= -1e300)
         for _ in range(10):
             a = rng.standard_normal((4, 4))
             s = (a + a.T) / 2
-            wide = arb_mat(4, 4, [arb(float(v), 0.01) for v in s.ravel()])
+            wide = k.ArbMatrix.of(4, 4, [arb(float(v), 0.01) for v in s.ravel()])
             e = rng.choice([-1, 1], (4, 4))
             inside = s + 0.01 * np.triu(e) + 0.01 * np.triu(e, 1).T
             low, true = float(k.lambda_min(wide)), np.linalg.eigvalsh(inside)[0]
             good &= true - 2 * np.linalg.norm(a, 2) <= low <= true
-            exactly = float(k.lambda_min(arb_mat(4, 4, [arb(float(v)) for v in s.ravel()])))
+            exactly = float(k.lambda_min(k.ArbMatrix.of(4, 4, [arb(float(v)) for v in s.ravel()])))
             good &= np.linalg.eigvalsh(s)[0] - 0.01 <= exactly
         return bool(good)
 
@@ -516,6 +537,29 @@ def refused_cases(folder, entries):
     return out
 
 
+def contained_cases(cards):
+    """The fast arithmetic's enclosures contain Arb's, and are hardly wider."""
+
+    def make(card, classes, radius, guidance):
+        def case(k):
+            with ctx.workprec(128):
+                values = []
+                for fast in (True, False):
+                    step = k.Step(k.Model(card, fast=fast), 0, guidance, 0.3, 0.8)
+                    values.append(step.denoise([arb(0.3), arb(-0.4)], arb(radius)))
+                close = bool(values[0].e <= 1.001 * values[1].e + 1e-9)
+            return certify_fast.outside(*values) == "" and close
+
+        return case
+
+    return [
+        (f"contained {name} {radius} {guidance}", make(card, classes, radius, guidance))
+        for name, (card, _, _, classes) in cards.items()
+        for radius in (0.0, 1e-9, 1e-2)
+        for guidance in ((1.0, 3.0) if classes else (1.0,))
+    ]
+
+
 PAIRED = zoo.patch_layers((1, 1, 2), (1, 1))
 
 
@@ -536,7 +580,7 @@ def suite(folder, entries):
         "plain": (zoo.plain_layers(1), zoo.plain_tensors(rng, 2, 5, 1, 1, 1.0), 1),
     }
     cards = {n: (zoo.write(folder, f"mutant-{n}", t[0], t[1], (2,), t[2]), *t) for n, t in parts.items()}
-    cases = helper_cases()
+    cases = helper_cases() + certify_fast.cases() + contained_cases(cards)
     cases += hostile_cases(folder, entries[0][2])
     cases += [(f"valid {name}", verdict(data, card, True)) for name, data, card in entries]
     cases += [(f"false {name}", verdict(data, card, False)) for name, data, card in gallery.false(entries)]
@@ -551,7 +595,9 @@ def main() -> None:
     stride, folder = int(sys.argv[1]), Path(sys.argv[2])
     cases = suite(folder, gallery.valid(gallery.models(folder)))
     every = [
-        (file, *site) for file, text in SOURCES.items() for site in sorted(sites(ast.parse(text)), key=lambda s: s[0])
+        (file, *site)
+        for file, text in SOURCES.items()
+        for site in sorted(sites(ast.parse(text), file), key=lambda s: s[0])
     ]
     tried = every[::stride]
     alive = [f"{f}.py, line {n}: {label}" for f, i, n, label, how in tried if killed_apart(f, i, how, cases) is None]

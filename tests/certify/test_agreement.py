@@ -121,7 +121,7 @@ def kernel_enclosure(p, y, radius):
         d = kernel.Step(model, p.condition, 1.0, 0.0, p.sigma_from).denoise([arb(float(v)) for v in y], arb(radius))
         out = []
         for i in range(p.d):
-            out += [ends(d.x[i]), *(ends(d.M[i, j] + arb(0, d.e)) for j in range(p.d))]
+            out += [ends(d.x[i]), *(ends(v + arb(0, d.e)) for v in d.M.entries()[i * p.d : (i + 1) * p.d])]
     return out
 
 

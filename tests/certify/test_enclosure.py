@@ -11,7 +11,8 @@ import pytest
 from flint import arb, arb_mat, ctx
 
 import fpjax.certify.check as kernel
-from fpjax.certify import enclosure
+from fpjax.certify import enclosure, matrices
+from fpjax.certify.matrices import ArbMatrix
 from fpjax.certify.multipliers import multipliers
 
 CASES = {
@@ -54,7 +55,7 @@ def holds(ball, value) -> bool:
 
 
 def numbers(m):
-    return np.asarray([float(v.mid()) for v in m.entries()]).reshape(m.nrows(), m.ncols())
+    return np.asarray([float(v.mid()) for v in m.entries()]).reshape(m.shape)
 
 
 def balls(v):
@@ -197,19 +198,19 @@ def test_spectral_norm_brackets(shape):
     rng = np.random.default_rng(6)
     for _ in range(20):
         a = rng.standard_normal(shape)
-        bound = float(enclosure.norm2(arb_mat(*shape, balls(a.ravel()))))
+        bound = float(ArbMatrix.of(*shape, balls(a.ravel())).norm2())
         true = np.linalg.norm(a, 2)
         assert true * (1 - 1e-12) <= bound <= 1.001 * true
         s = a @ a.T - 0.5 * np.eye(shape[0])
-        low, true = float(enclosure.lambda_min(arb_mat(*s.shape, balls(s.ravel())))), np.linalg.eigvalsh(s)[0]
+        low, true = float(matrices.lambda_min(ArbMatrix.of(*s.shape, balls(s.ravel())))), np.linalg.eigvalsh(s)[0]
         assert true - 0.01 * np.linalg.norm(s, 2) <= low <= true + 1e-12
 
 
 def test_norms_of_balls_cover_every_matrix_inside():
     rng = np.random.default_rng(7)
     a = rng.standard_normal((4, 4))
-    wide = arb_mat(4, 4, [arb(float(v), 0.1) for v in a.ravel()])
-    top, low = float(enclosure.norm2(wide)), float(enclosure.lambda_min((wide + wide.transpose()) * arb(0.5)))
+    wide = ArbMatrix.of(4, 4, [arb(float(v), 0.1) for v in a.ravel()])
+    top, low = float(wide.norm2()), float(matrices.lambda_min((wide + wide.T) * arb(0.5)))
     for _ in range(200):
         b = a + 0.1 * rng.choice([-1, 1], (4, 4))
         assert np.linalg.norm(b, 2) <= top
@@ -218,19 +219,19 @@ def test_norms_of_balls_cover_every_matrix_inside():
 
 def test_bounds_are_upper_bounds_and_nothing_finite_comes_from_nan():
     wide = arb(1, 0.25)
-    assert enclosure.upper(wide) >= 1.25
-    assert enclosure.upper(-wide) >= 1.25
-    assert not enclosure.upper(arb.nan()).is_finite()
-    assert not enclosure.upper(arb(0, arb.pos_inf())).is_finite()
-    assert enclosure.largest([arb(0.5), wide, arb(-3, 0.5)]) >= 3.5
-    assert not enclosure.largest([arb(1), arb.nan()]).is_finite()
-    assert enclosure.norm([arb(3, 0.1), arb(4)]) >= 5.06
-    assert float(enclosure.norm([arb(3), arb(4)])) == 5
-    assert not enclosure.norm([arb.nan()]).is_finite()
-    assert enclosure.norm2(arb_mat(2, 2)) == 0
-    low = enclosure.lambda_min(arb_mat(1, 1, [arb.nan()]))
+    assert matrices.upper(wide) >= 1.25
+    assert matrices.upper(-wide) >= 1.25
+    assert not matrices.upper(arb.nan()).is_finite()
+    assert not matrices.upper(arb(0, arb.pos_inf())).is_finite()
+    assert matrices.largest([arb(0.5), wide, arb(-3, 0.5)]) >= 3.5
+    assert not matrices.largest([arb(1), arb.nan()]).is_finite()
+    assert matrices.norm([arb(3, 0.1), arb(4)]) >= 5.06
+    assert float(matrices.norm([arb(3), arb(4)])) == 5
+    assert not matrices.norm([arb.nan()]).is_finite()
+    assert ArbMatrix(arb_mat(2, 2)).norm2() == 0
+    low = matrices.lambda_min(ArbMatrix.of(1, 1, [arb.nan()]))
     assert not low >= -1e300
-    assert enclosure.exact(0.1) * 2**55 == 3602879701896397
+    assert matrices.exact(0.1) * 2**55 == 3602879701896397
 
 
 def test_everywhere_bounds_hold_at_far_points(tmp_path):

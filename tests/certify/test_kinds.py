@@ -69,16 +69,18 @@ def test_every_certificate_and_only_those_fit_the_schema(entries):
 
 
 def test_the_kernel_imports_only_flint_and_the_standard_library():
-    """Its three files import one another, python-flint and the standard library."""
-    found, own = set(), {f"fpjax.certify.{name}" for name in ("reading", "enclosure")}
-    for name in ("check", "enclosure", "reading"):
+    """Its files import those before them, python-flint and the standard library; only the fast path takes numpy."""
+    files = (*kernel.FILES, "check")
+    for i, name in enumerate((*files, "fast")):
+        found, before = set(), {f"fpjax.certify.{other}" for other in files[:i]}
         for node in ast.walk(ast.parse((ROOM / f"{name}.py").read_text())):
             if isinstance(node, ast.Import):
                 found |= {n.name.split(".")[0] for n in node.names}
             elif isinstance(node, ast.ImportFrom):
                 assert node.level == 0
-                found |= set() if node.module in own else {(node.module or "").split(".")[0]}
-    assert found - set(sys.stdlib_module_names) == {"flint"}
+                found |= set() if node.module in before else {(node.module or "").split(".")[0]}
+        others = found - set(sys.stdlib_module_names)
+        assert others <= ({"flint", "numpy"} if name == "fast" else {"flint"}), (name, others)
 
 
 @pytest.mark.parametrize("alone", [True, False])
@@ -92,7 +94,9 @@ def test_command_line_alone_and_as_a_module(entries, tmp_path, alone):
     for folder in (card, card.parent):
         command = [sys.executable, *how, str(tmp_path / "good.json"), "--model", str(folder)]
         run = subprocess.run(command, capture_output=True, text=True, cwd=where, timeout=60, check=False)
-        assert run.returncode == 0 and "CERTIFIED: structure" in run.stdout and not run.stderr, run
+        assert run.returncode == 0 and "CERTIFIED (Arb): structure" in run.stdout and not run.stderr, run
+        run = subprocess.run([*command, "--fast"], capture_output=True, text=True, cwd=where, timeout=60, check=False)
+        assert run.returncode == 0 and "CERTIFIED (fast: float64" in run.stdout and not run.stderr, run
     run = subprocess.run([*command[:-2], str(tmp_path / "bad.json"), str(tmp_path / "none.json"), "--model", str(card)],
                          capture_output=True, text=True, cwd=where, timeout=60, check=False)  # fmt: skip
     assert run.returncode == 1

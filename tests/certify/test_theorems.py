@@ -30,7 +30,7 @@ def test_the_kernel_proves_the_instance_and_not_the_broken_one(name):
     assert bad.figures.get("proved", 0.0) == 0.0
 
 
-@pytest.mark.parametrize("name", ["t2", "t3", "t9", "t11", "t13"])
+@pytest.mark.parametrize("name", [name for name in SAID if name != "t16"])  # whose modulus is the kernel's word too
 def test_a_theorem_fails_where_the_kernel_refuses(name, monkeypatch):
     """The certificate is part of the claim: with a kernel that proves nothing the instance does not hold."""
     from proofs_checks import certificates as cert

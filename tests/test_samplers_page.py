@@ -1,0 +1,29 @@
+"""docs/samplers.md: its python blocks run in order, and its figure is there."""
+
+import re
+from pathlib import Path
+
+PAGE = Path(__file__).parent.parent / "docs" / "samplers.md"
+
+
+def test_the_blocks_run():
+    page = PAGE.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 6
+    names = {}
+    for block in blocks:
+        exec(compile(block, str(PAGE), "exec"), names)
+    assert len(names["report"].table) == 30
+
+
+def test_what_it_refers_to_is_there():
+    page = PAGE.read_text(encoding="utf-8")
+    for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page):
+        assert (PAGE.parent / path).stat().st_size > 1000
+
+
+def test_the_table_names_every_scheduler():
+    from fpjax import schedulers
+
+    page = PAGE.read_text(encoding="utf-8")
+    assert all(name.removesuffix("Scheduler") in page for name in schedulers.SCHEDULERS)
