@@ -67,6 +67,7 @@ def audit(
     precision: Double = Precision.DOUBLE,
     solver: Annotated[str, typer.Option(help="auto, picard, relaxed, anderson or newton_krylov")] = "auto",
     seed: Seed = 0,
+    sampler: Annotated[str | None, typer.Option(help="euler, heun, dpm2s, dpm2m or unipc")] = None,
 ) -> None:
     """Ask of every inversion step: does a solution exist, is it unique, is it found, how large is the error?"""
     use(precision)
@@ -82,6 +83,7 @@ def audit(
     named = subject.make(model, kind, steps, images, seed, prompts=prompt, settings=override)
     den, grid, x, labels = named.den, named.process, named.images, named.condition
     weights = numbers(guidance or ("1,3" if den.conditions else "1"), "--guidance")
+    grid = grid if sampler is None else fpjax.samplers.with_sampler(grid, sampler)
     check_writable(out)
     with bar() as progress:
         task = progress.add_task("starting", total=None)
@@ -105,6 +107,7 @@ def audit(
         prove(report, den, grid, x, labels, model, out)
     options = [("steps", steps), ("guidance", ",".join(map(str, weights))), *(("images", name) for name in images)]
     options += [("process", kind)] if kind else []
+    options += [("sampler", sampler)] if sampler else []
     options += [("prompt", text) for text in prompt or []] + [("set", text) for text in override or []]
     options += [
         ("points", points),

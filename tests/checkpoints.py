@@ -28,7 +28,11 @@ SCHEDULER = {
     "set_alpha_to_one": False,
     "steps_offset": 1,
 }
-INDEX = {"_class_name": "DDIMPipeline", "unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDIMScheduler"]}
+INDEX = {
+    "_class_name": "DDIMPipeline",
+    "unet": ["diffusers", "UNet2DModel"],
+    "scheduler": ["diffusers", "DDIMScheduler"],
+}
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 

@@ -57,7 +57,10 @@ def test_a_pipeline_with_another_scale_of_noise(shelf, pipe, image):
 
 
 def test_one_changed_line_inverts_where_diffusers_guesses(shelf, pipe, image):
-    config = {"_class_name": "DDIMScheduler", **DDIMScheduler.from_config(shelf.open("stable-diffusion").scheduler).config}
+    config = {
+        "_class_name": "DDIMScheduler",
+        **DDIMScheduler.from_config(shelf.open("stable-diffusion").scheduler).config,
+    }
     forward = DDIMScheduler.from_config(config)
     ours = fpjax.diffusers.InverseScheduler(forward, iterations=12)
     latent = run(pipe, torch.from_numpy(image), ours)

@@ -158,7 +158,13 @@ def test_products_with_the_jacobian_are_torch_funcs(shelf):
 
 NATIVE = {
     "attention": {},
-    "DDPM": {"downsample_padding": 0, "flip_sin_to_cos": False, "freq_shift": 1, "norm_eps": 1e-6, "attention_head_dim": None},
+    "DDPM": {
+        "downsample_padding": 0,
+        "flip_sin_to_cos": False,
+        "freq_shift": 1,
+        "norm_eps": 1e-6,
+        "attention_head_dim": None,
+    },
     "ADM": {
         "down_block_types": ("ResnetDownsampleBlock2D", "AttnDownBlock2D"),
         "up_block_types": ("AttnUpBlock2D", "ResnetUpsampleBlock2D"),
@@ -196,7 +202,9 @@ def test_the_native_network_is_diffusers_on_the_same_file(tmp_path, kind):
             with torch.no_grad():
                 given = {} if label is None else {"class_labels": torch.tensor([label])}
                 want = module(torch.from_numpy(x)[None], torch.tensor([t]), **given).sample.numpy()[0]
-            got = unet.apply({k: jnp.asarray(v) for k, v in tensors.items()}, config, jnp.asarray(x), jnp.float32(t), label)
+            got = unet.apply(
+                {k: jnp.asarray(v) for k, v in tensors.items()}, config, jnp.asarray(x), jnp.float32(t), label
+            )
             assert np.abs(np.asarray(got) - want).max() < 1e-5 * max(1, np.abs(want).max())
 
 
