@@ -176,9 +176,12 @@ class Run:
             rows, columns, flat = (*shape, values) if image is None else convolution(values, shape, image)
             w = model.matrix.of(rows, columns, flat)
             w, small = w.T if layer["op"] == "affine_t" else w, min(rows, columns)
-            work, most = rows * columns * small, MAX_WORK * model.matrix.scale
+            work = rows * columns * small
             model.tick(work)
-            model.cache[key] = w, w.norm2(min(8, (most - work) // small**3))
+            spare = (
+                MAX_WORK - work
+            ) // small**3  # the fast path takes no more than Arb, where Arb takes the layer at all
+            model.cache[key] = w, w.norm2(min(8, spare) if spare >= 0 else 8)
         return model.cache[key]
 
     def value(self, c: list[arb], m: ArbMatrix | None, e: arb, bend: int, psd: bool = False) -> Value:

@@ -12,7 +12,7 @@ from flint import arb, ctx
 
 import fpjax
 import fpjax.certify.check as kernel
-from fpjax.certify import fast, matrices, propose
+from fpjax.certify import enclosure, fast, matrices, propose
 from fpjax.certify.matrices import ArbMatrix
 
 CASES = dict(certify_fast.cases())
@@ -87,6 +87,14 @@ def test_enclosures_contain_those_of_arb_at_extreme_scales(tmp_path, scale):
         card = zoo.write(tmp_path, name, layers, big, (2,), 1, np.float64)
         centre = rng.standard_normal(2) * (scale if name == "mixture" else 1)
         compare(card, centre, RADII, [(0.3, 0.9)], [0], [1.0, 2.0])
+
+
+def test_enclosures_contain_those_of_arb_where_arb_spares_work_on_norms(tmp_path, monkeypatch):
+    """Large layers leave Arb time for few squarings of a norm; the fast path must not do more and be tighter."""
+    monkeypatch.setattr(enclosure, "MAX_WORK", 2 * 12**3)
+    rng = np.random.default_rng(8)
+    card = zoo.write(tmp_path, "wide", zoo.plain_layers(1), zoo.plain_tensors(rng, 12, 12, 1), (12,))
+    compare(card, rng.standard_normal(12), (arb(1e-8), arb(0.1)), [(0.3, 0.9)], [0], [1.0])
 
 
 @pytest.mark.parametrize("name", ["digits-monotone", "digits-plain"])
