@@ -237,7 +237,7 @@ def test_both_themes_by_system_and_by_button(page, pages):
 def test_the_axis_can_be_the_noise_level(page, pages):
     page.open(pages["hostile"])
     page.find("#axis").click()
-    assert "noise level" in page.js("return document.querySelector('#chart-kappa svg').textContent")
+    assert "noise level" in page.js("return document.querySelector('#chart-kappa .plot svg').textContent")
     assert page.console() == []
 
 
