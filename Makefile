@@ -57,7 +57,8 @@ $(BRIDGE)/.installed: pyproject.toml
 	@touch $@
 
 test-bridge: $(BRIDGE)/.installed
-	$(BRIDGE)/bin/python -m pytest tests/bridge
+	HF_HUB_OFFLINE=1 $(BRIDGE)/bin/python -m pytest -n 2 --timeout 1200 tests/bridge
+	HF_HUB_OFFLINE=1 $(BRIDGE)/bin/python docs/run_page.py --installed docs/diffusers.md
 
 # Formal proofs: needs Coq, says so if it is missing, installs nothing.
 prove:
