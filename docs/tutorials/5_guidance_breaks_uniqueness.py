@@ -115,7 +115,7 @@ plt.show()
 images = np.random.default_rng(0).normal(size=(4, 2))
 grid = fpjax.process.from_sigmas([RHO * SIGMA, SIGMA])
 for w in (1.0, 3.4):
-    report = fpjax.audit(den, grid, images=images, condition="left or right", guidance=w)
+    report = fpjax.audit(den, grid, images=images, condition="left or right", guidance=w, histories=())
     rows = {row["question"]: row for row in report.table}
     print(f"w = {w}: uniqueness {rows['uniqueness']['verdict']}; {rows['uniqueness']['detail']}")
 assert rows["uniqueness"]["verdict"] != "SUPPORTED"

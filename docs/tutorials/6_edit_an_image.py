@@ -55,7 +55,7 @@ plt.show()
 # %%
 def sentence(name):
     inversion, again, _ = results[name]
-    report = fpjax.audit(models[name], process, images=x, condition=c)
+    report = fpjax.audit(models[name], process, images=x, condition=c, histories=())
     unique = [row["verdict"] for row in report.table if row["question"] == "uniqueness"]
     solved = inversion.solved.all(axis=1)
     error = np.abs(again - x).reshape(len(x), -1).max(axis=1)
@@ -105,7 +105,7 @@ assert callable(baselines.naive)  # the same and more of the literature's method
 # %%
 # 2. Generating applies F: any guidance will do. Inverting solves with F, and needs w below T11's limit, which the audit prints.
 strong = np.asarray(fpjax.generate(den, results["digits-monotone"][0].latent, process, condition=wanted, guidance=3.0))
-report = fpjax.audit(den, process, images=x, condition=c, guidance=3.0)
+report = fpjax.audit(den, process, images=x, condition=c, guidance=3.0, histories=())
 at_three = [row["verdict"] for row in report.table if row["question"] == "uniqueness"]
 limits = [row["value"] for row in report.table if row["question"] == "guidance-limit" and row["value"] is not None]
 print("uniqueness at guidance 3:", at_three, "; least limit", round(min(limits), 3))
