@@ -212,7 +212,9 @@ def compare(number: int, dtype: str, tables: str = "float64") -> float:
     want, told = theirs(name, steps, plain, options, z, tables)
     if tables == "float64":
         same = np.isclose(np.asarray(process.timesteps[1:])[:, None], np.asarray(told)[None], rtol=1e-9, atol=1e-9)
-        assert same.any(axis=1).all(), tell(number)  # steps that change nothing are left out, so not the other way round
+        assert same.any(axis=1).all(), tell(
+            number
+        )  # steps that change nothing are left out, so not the other way round
     assert ours.dtype == want.dtype == np.dtype(dtype)
     return float(np.max(np.abs(ours - want)) / (1 + np.max(np.abs(want))))
 
