@@ -87,7 +87,8 @@ def effective(den: Denoiser, process: Process, guidance=None) -> Denoiser:
     if not process.table:
         raise FpjaxError("the steps of this process are E1 already; its denoiser is the denoiser")
     rows = np.asarray(process.table, np.float64)
-    params = Stages(den, guidance, process.sigmas[1:], process.rho, rows)
+    columns = (jnp.asarray(a) for a in (process.sigmas[1:], process.rho, rows))
+    params = Stages(den, guidance, *columns)
     two = stages(process) == 2
     single = not two and guidance is None
     kept = single and bool((rows[:, 0] >= process.rho * (1 - 1e-12)).all())

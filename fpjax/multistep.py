@@ -125,7 +125,7 @@ def run(x: Inputs, table: Table, goal: Goal, solver: str, depth: int) -> Record:
     """
     machine = named(solver, depth)
     ahead = _axis(1 - table.rho, x.z.ndim + 1)
-    whole = goal._replace(on_error=jnp.zeros_like(goal.on_error))
+    whole = goal._replace(tol=0.5 * goal.tol, on_error=jnp.zeros_like(goal.on_error))
 
     def body(c: _Carry) -> _Carry:
         memory = c.lane.query
@@ -186,7 +186,8 @@ def _record(end: _Carry, goal: Goal) -> Solution:
     shape = end.residual.shape
     size = jax.vmap(jax.vmap(norm2))(end.path)
     floor = ROUNDING * jnp.finfo(size.dtype).eps * size
-    code = jnp.where(end.lane.exit == Exit.CONVERGED, jnp.int32(Exit.CONVERGED_TO_PRECISION), end.lane.exit)[:, None]
+    solved = (end.lane.exit == Exit.CONVERGED) | (end.lane.exit == Exit.CONVERGED_TO_PRECISION)
+    code = jnp.where(solved, jnp.int32(Exit.STALLED), end.lane.exit)[:, None]  # memories at rest over an unsolved step
     code = jnp.where(end.residual <= floor, jnp.int32(Exit.CONVERGED_TO_PRECISION), code)
     code = jnp.where(end.residual <= goal.tol, jnp.int32(Exit.CONVERGED), code)
     return end.inner._replace(

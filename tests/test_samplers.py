@@ -252,13 +252,13 @@ def test_embedded_networks(model, sampler):
         assert report.round_trip[0]["max_error"] <= 1e-8
 
 
-@pytest.mark.parametrize("steps", [1, pytest.param(2, marks=SLOW)])
+@pytest.mark.parametrize("steps", [2, pytest.param(4, marks=SLOW)])
 def test_few_steps(steps):
     """Consistency and other few-step models: 1 - rho near 1. T2 holds for a monotone denoiser however far T3 is from it."""
     den = fpjax.load("digits-monotone")
     x, c = fpjax.samples("digits", 4, seed=3)
     grid = process.ddim(steps)
-    assert grid.rho[-1] < 0.01
+    assert grid.rho[-1] < 0.15
     inv = fpjax.invert(den, x.astype(np.float64), grid, condition=c, tol=1e-12, limit=400)
     assert inv.solved.all()
     assert np.max(fpjax.round_trip(den, x.astype(np.float64), grid, inv, condition=c)) < 1e-8
