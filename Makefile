@@ -11,7 +11,7 @@ help:
 	@echo "make verify    audit an embedded model on embedded images; writes fpjax-report/report.html"
 	@echo "make test      run the tests (make test-all: the long ones too)"
 	@echo "make test-browser  look at the pages in headless Chromium (installs it where apt-get may)"
-	@echo "make docs      build the site into site/ (make docs-check: run every block of every page)"
+	@echo "make docs      build the site into build/site (make docs-check: run every block of every page)"
 	@echo "make test-bridge  run the tests that need torch and diffusers"
 	@echo "make prove     check the formal proofs with Coq"
 	@echo "make lint      ruff and pyright"
@@ -39,6 +39,7 @@ test-browser: setup
 	@{ command -v chromium && command -v chromedriver && command -v npm; } >/dev/null || { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium chromium-driver $$(command -v npm >/dev/null || echo npm) >/dev/null; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,browser]'
 	@test -d tests/browser/node_modules/axe-core || npm install --silent --no-save --no-audit --no-fund --prefix tests/browser axe-core@4
+	@test -f fpjax-report/report.html || $(BIN)/fpjax audit
 	$(BIN)/python -m pytest tests/browser
 
 # The site, in strict mode, with the tutorials run; and every Python and shell block of the README and the docs.
@@ -56,7 +57,8 @@ $(BRIDGE)/.installed: pyproject.toml
 	@touch $@
 
 test-bridge: $(BRIDGE)/.installed
-	$(BRIDGE)/bin/python -m pytest tests/bridge
+	HF_HUB_OFFLINE=1 $(BRIDGE)/bin/python -m pytest -n 2 --timeout 1200 tests/bridge
+	HF_HUB_OFFLINE=1 $(BRIDGE)/bin/python docs/run_page.py --installed docs/diffusers.md
 
 # Formal proofs: needs Coq, says so if it is missing, installs nothing.
 prove:

@@ -341,8 +341,18 @@ def limits(chosen: str = "", images: int = 50) -> None:
     )
 
 
+ORDER = ("structure", "trajectories", "plain", "limits", "fast", "bounds", "libraries")
+
+
+def place(line: str) -> tuple[int, int, str]:
+    """Where a line stands on the page; of two lines with one place the later one stays."""
+    part, what = line.split(":")[:2]
+    number = int(what.split()[1].strip(",")) if part == "limits" else 0
+    return ORDER.index(part), number, "" if part in ORDER[:4] else what
+
+
 def page(files) -> None:
-    """Puts the lines of saved outputs into the block of docs/certificates.md, one part's lines in the place of its old ones."""
+    """Puts the lines of saved outputs into the block of docs/certificates.md, each in the place of its old one."""
     path, start, end = (
         Path(__file__).parent.parent / "docs" / "certificates.md",
         "```measured\n",
@@ -351,26 +361,11 @@ def page(files) -> None:
     before, rest = path.read_text(encoding="utf-8").split(start)
     old, after = rest.split(end)
     told = [line for file in files for line in Path(file).read_text(encoding="utf-8").splitlines()]
-    told = [
-        line
-        for line in told
-        if line.startswith(("structure:", "trajectories:", "limits: step")) or " image-steps " in line
-    ]
-    told = [
-        line
-        for i, line in enumerate(told)
-        if " image-steps " not in line or not any(" image-steps " in v for v in told[i + 1 :])
-    ]
-    new = {line.split(":")[0] for line in told}
-    lines = [line for line in old.splitlines() if line.split(":")[0] not in new] + told
-    order = ("structure", "trajectories", "plain", "limits")
-    lines.sort(
-        key=lambda v: (
-            order.index(v.split(":")[0]),
-            int(v.split()[2].strip(",")) if v.startswith("limits: step") else 0,
-        )
-    )
-    path.write_text(before + start + "".join(f"{line}\n" for line in lines) + end + after, encoding="utf-8")
+    told = [v for v in told if v.startswith(("structure:", "trajectories:", "limits: step", *(f"{k}:" for k in ORDER[4:])))
+            or " image-steps " in v]  # fmt: skip
+    lines = {place(line): line for line in (*old.splitlines(), *told)}
+    text = "".join(f"{lines[k]}\n" for k in sorted(lines))
+    path.write_text(before + start + text + end + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -212,7 +212,7 @@ def libraries(folder: Path) -> None:
                 for i, name in enumerate(ways)
             )
             size = f"d = {d}" if d else "d = 1 to 3"
-            print(f"libraries: J over a ball, radius {radius:g}, {cases} MLPs, {size}, medians: {told}", flush=True)
+            print(f"libraries: {cases} MLPs, {size}, ball of radius {radius:g}: J, medians: {told}", flush=True)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ A second pass asks fpjax for an error of 1e-8 by its own rule and counts answers
 exceeds the error stated in the record. A third, on exact and learned-prior denoisers, gives fpjax and optimistix's
 methods with a dense Jacobian the same tolerance, 1e-9, and counts relative errors above 1e-6.
 
-Needs optimistix, jaxopt, scipy and torchdeq. Results are written class by class to ``FOLDER/solvers.json``, and a run
+Needs optimistix, jaxopt, scipy and torchdeq. Results are written to ``FOLDER/solvers.json`` as they come, and a run
 that was interrupted goes on from there. The last class done, it fills docs/solvers.md (page.py) and draws
 docs/figures/solvers.png, a performance profile (Dolan & Moré 2002).
 """
@@ -81,10 +81,15 @@ def of_jaxopt(step, solver, y0, params, tol):
     return jax.lax.map(lambda a: one(*a), (y0, params))  # one at a time: its linear solves are LAPACK calls
 
 
+@functools.cache
+def compiled(step):
+    return jax.jit(step)
+
+
 def of_scipy(step, solver, y0, params, tol):
     from scipy.optimize import root
 
-    residual = jax.jit(lambda y, p: step(y, p) - y)
+    image = compiled(step)
     values, counts = [], []
     for i in range(y0.shape[0]):
         p, count = jax.tree.map(lambda a, i=i: a[i], params), [0]
@@ -93,7 +98,7 @@ def of_scipy(step, solver, y0, params, tol):
             count[0] += 1
             if count[0] > LIMIT:
                 raise StopIteration
-            return np.asarray(residual(jnp.asarray(v), p))
+            return np.asarray(image(v, p)) - v
 
         options = {"ftol": tol, "fatol": tol, "maxiter": LIMIT}
         options.pop("ftol" if solver != "df-sane" else "maxiter")
@@ -114,7 +119,7 @@ def of_torchdeq(step, solver, y0, params, tol):
     import torch
     from torchdeq.solver import get_solver
 
-    image = jax.jit(step)
+    image = compiled(step)
     values, counts = [], []
     for i in range(y0.shape[0]):
         p, count = jax.tree.map(lambda a, i=i: a[i], params), [0]
@@ -122,7 +127,7 @@ def of_torchdeq(step, solver, y0, params, tol):
 
         def f(v, p=p, count=count, shape=shape):
             count[0] += 1
-            return torch.from_numpy(np.array(image(jnp.asarray(v.numpy().reshape(shape)), p))).reshape(1, -1)
+            return torch.from_numpy(np.array(image(v.numpy().reshape(shape), p))).reshape(1, -1)
 
         start = torch.from_numpy(np.array(y0[i])).reshape(1, -1)
         try:
@@ -277,15 +282,20 @@ def further_seeds(seeds) -> dict[str, int]:
     return total
 
 
-def measured(family) -> dict:
-    """All of one class."""
-    out = {"n": family.n, "evaluations": {}, "own_rule": labels(family)}
+def measure(family, part: dict, save) -> None:
+    """Fills ``part`` with all of one class; what is there is not measured again."""
+    part.setdefault("evaluations", {})
     for name, contender in CONTENDERS.items():
-        cost = cheapest(family, *contender)
-        out["evaluations"][name] = [None if np.isinf(v) else int(v) for v in cost]
-    if family.name.startswith(("learned prior", "exact")):
-        out["line_0"] = price_of_jacobians(family)
-    return out
+        if name not in part["evaluations"]:
+            cost = cheapest(family, *contender)
+            part["evaluations"][name] = [None if np.isinf(v) else int(v) for v in cost]
+            save()
+    if "own_rule" not in part:
+        part["own_rule"] = labels(family)
+        save()
+    if "line_0" not in part and family.name.startswith(("learned prior", "exact")):
+        part["line_0"] = price_of_jacobians(family)
+        save()
 
 
 def main() -> None:
@@ -298,12 +308,14 @@ def main() -> None:
     options.parts.mkdir(parents=True, exist_ok=True)
     kept = options.parts / ("quick.json" if options.quick else "solvers.json")
     classes = json.loads(kept.read_text())["classes"] if kept.exists() else {}
+
+    def save() -> None:
+        kept.with_suffix(".new").write_text(json.dumps({"classes": classes}))
+        kept.with_suffix(".new").replace(kept)
+
     for family in zoo.families(options.quick):
-        if family.name not in classes:
-            classes[family.name] = measured(family)
-            kept.with_suffix(".new").write_text(json.dumps({"classes": classes}))
-            kept.with_suffix(".new").replace(kept)
-            print(family.name, classes[family.name]["own_rule"], flush=True)
+        measure(family, classes.setdefault(family.name, {}), save)
+        print(family.name, classes[family.name]["own_rule"], flush=True)
     costs = {name: np.concatenate([_costs(c["evaluations"][name]) for c in classes.values()]) for name in CONTENDERS}
     own = [c["own_rule"] for c in classes.values()]
     out = {

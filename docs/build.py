@@ -1,7 +1,7 @@
 """Builds the site: python docs/build.py [--quick]
 
 Pages are copied to build/docs, tutorials are run and become pages with what they printed and drew (and notebooks, by jupytext),
-zensical makes the site from zensical.toml in strict mode, and the result is looked at: every internal link, anchor, image and
+zensical makes build/site from zensical.toml in strict mode, and the result is looked at: every internal link, anchor, image and
 script must be there, and nothing may be loaded from another host. External links are listed in build/external-links.txt;
 whether they answer is not looked at. With --quick the tutorials are not run and show no results.
 """
@@ -21,7 +21,9 @@ from urllib.parse import unquote, urlparse
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCS, STAGED, SITE = ROOT / "docs", ROOT / "build" / "docs", ROOT / "site"
+DOCS, BUILD = ROOT / "docs", ROOT / "build"
+STAGED, SITE = BUILD / "docs", BUILD / "site"
+MORE = "    # pages that are not named here"
 LOADED = {("script", "src"), ("img", "src"), ("iframe", "src"), ("source", "src"), ("link", "href"), ("object", "data")}
 
 
@@ -34,6 +36,15 @@ def stage() -> None:
             target = STAGED / path.relative_to(DOCS)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
+
+
+def configuration() -> str:
+    """zensical.toml for the build folder; pages of docs/ that its nav does not name come under "How to"."""
+    text = (ROOT / "zensical.toml").read_text(encoding="utf-8")
+    pages = [p for p in sorted(DOCS.glob("*.md")) if f'"{p.name}"' not in text]
+    titles = [p.read_text(encoding="utf-8").splitlines()[0].lstrip("# ").replace('"', "'") for p in pages]
+    lines = [f'    {{ "{title}" = "{page.name}" }},' for page, title in zip(pages, titles, strict=True)]
+    return text.replace(MORE, "\n".join([MORE, *lines]))
 
 
 def tutorials() -> list[Path]:
@@ -155,10 +166,12 @@ def main() -> None:
         (folder / f"{path.stem}.md").write_text(tutorial_page(path, folder, not options.quick), encoding="utf-8")
         print(f"{path.name}: {'copied' if options.quick else 'run'}", flush=True)
     shutil.rmtree(SITE, ignore_errors=True)
+    (BUILD / "zensical.toml").write_text(configuration(), encoding="utf-8")
     command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
-    subprocess.run(command, cwd=ROOT, check=True)
+    if subprocess.run(command, cwd=BUILD, check=False).returncode:
+        sys.exit("the site was not built: see above")
     wrong, outside = look(SITE)
-    (ROOT / "build" / "external-links.txt").write_text("\n".join(outside) + "\n")
+    (BUILD / "external-links.txt").write_text("\n".join(outside) + "\n")
     if wrong:
         sys.exit("\n".join(wrong))
     print(

@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # what __getattr__ finds at run time, for type checkers and e
     from fpjax import certify as certify
     from fpjax import data as data
     from fpjax import denoiser as denoiser
+    from fpjax import diffusers as diffusers
     from fpjax import evidence as evidence
     from fpjax import jacobian as jacobian
     from fpjax import models as models
@@ -63,6 +64,7 @@ _ROOMS = (
     "certify",
     "data",
     "denoiser",
+    "diffusers",
     "evidence",
     "jacobian",
     "models",

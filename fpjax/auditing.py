@@ -16,7 +16,7 @@ import numpy as np
 from fpjax import curves, multistep, rules, sharding
 from fpjax.denoiser import Denoiser
 from fpjax.evidence import Evidence, FpjaxError, Verdict
-from fpjax.jacobian import Extremes, Spectrum, extreme_eigenvalues, spectrum, symmetric_part
+from fpjax.jacobian import MOST, Extremes, Spectrum, extreme_eigenvalues, spectrum, symmetric_part
 from fpjax.process import Process
 from fpjax.samplers import MULTISTEP, first_order, with_sampler
 from fpjax.solve import Solution, check_solver, solve
@@ -29,8 +29,27 @@ DENSE = 1024  # values in a point up to which dense Jacobians are taken
 PAIR_SIZES = (1e-1, 1e-2, 1e-3, 1e-4)  # lengths of a witness pair, relative to the point's norm
 
 
+class Budget(NamedTuple):
+    """How much an audit spends on each step; the default suits small networks, and less is weaker evidence.
+
+    Attributes:
+      points: for each image, 1 to 3: where the solver ended, the naive start, a fresh sample at this noise level.
+      lanczos: most iterations of each spectrum; an extreme eigenvalue may then be missed, and its residual says so.
+      picard: plain iterations allowed by the question "convergence".
+      at_once: points whose spectra are computed together; memory is proportional to it. None: all.
+    """
+
+    points: int = 3
+    lanczos: int = MOST
+    picard: int = PICARD_LIMIT
+    at_once: int | None = None
+
+
+BUDGET = Budget()
+
+
 class Measured(NamedTuple):
-    """What one step's points say; the leading axis counts points, three for each image (:func:`_points`).
+    """What one step's points say; the leading axis counts points, a few for each image (:func:`_points`).
 
     Attributes:
       y: the points, in y-coordinates.
@@ -126,6 +145,7 @@ def audit(
     tol: float | None = None,
     limit: int = 400,
     seed: int = 0,
+    budget: Budget = BUDGET,
     histories: Sequence[str] = curves.METHODS,
     sampler: str | None = None,
     progress: Callable[[int, int, str], None] | None = None,
@@ -139,6 +159,7 @@ def audit(
       guidance: one weight or several.
       solver, tol, limit: of the inversion; the default tol is 1e-12 in float64 and 1e-6 in float32.
       seed: of the random points and Lanczos starts.
+      budget: how many points are looked at and how closely; see :class:`Budget`.
       histories: solvers whose residuals along the first image's steps are kept for the report; each one compiles a
         program, so leave them out where nobody looks.
       sampler: one of :data:`fpjax.samplers.SAMPLERS` on the process's levels; None for the process's own. A one-step
@@ -160,15 +181,17 @@ def audit(
     tol = (1e-12 if dtype == jnp.float64 else 1e-6) if tol is None else tol
     for name in (solver, *histories):
         check_solver(name, tol, limit)
+    _check_budget(budget)
     total = len(weights) * (process.steps + 1)
     report = Report(den.name, process.describe(), weights, [], [], [], {})
     report.settings = {
         "images": len(z),
-        "points": 3 * len(z),
+        "points": budget.points * len(z),
         "precision": str(dtype),
         "solver": solver,
         "tol": tol,
-        "picard_limit": PICARD_LIMIT,
+        "picard_limit": budget.picard,
+        "lanczos": budget.lanczos,
         "seed": seed,
     }
     done = 0
@@ -192,7 +215,7 @@ def audit(
         for i in range(process.steps):
             tick(f"guidance {w:g}: step {i + 1} of {process.steps}")
             step = _step(seen.x, process, i)
-            measured = _measure(step, inversion, i, jax.random.fold_in(jax.random.key(seed), i), tol, seen)
+            measured = _measure(step, inversion, i, jax.random.fold_in(jax.random.key(seed), i), tol, seen, budget)
             facts = rules.StepFacts(
                 i + 1, process.levels[i + 1], process.levels[i], w, declared, float(modulus[i]), tol
             )
@@ -203,6 +226,13 @@ def audit(
     if progress is not None:
         progress(total, total, "done")
     return report
+
+
+def _check_budget(budget: Budget) -> None:
+    if budget.points not in (1, 2, 3):
+        raise FpjaxError(f"an audit looks at 1, 2 or 3 points for each image and step, not {budget.points}")
+    if budget.lanczos < 2 or budget.picard < 1 or (budget.at_once is not None and budget.at_once < 1):
+        raise FpjaxError("an audit needs at least 2 Lanczos iterations, 1 plain iteration and 1 point at once")
 
 
 def apply_structure(report: Report, proved, file: str) -> None:
@@ -260,10 +290,17 @@ def _round_trip(w: float, source, again, inversion: Inversion) -> dict[str, Any]
     }
 
 
-def _points(key, y_s, y_t, x0, sigma):
-    """Three points for each image: the naive start, where the solver ended, and a fresh sample at this noise level."""
-    noise = jax.random.normal(key, x0.shape, x0.dtype)
+def _points(key, y_s, y_t, x0, sigma, count: int):
+    """Points for each image: the naive start, where the solver ended, and a fresh sample at this noise level.
+
+    Of two, the first two; of one, the second.
+    """
     ended = jnp.where(jnp.isfinite(y_t), y_t, y_s)
+    if count == 1:
+        return ended
+    if count == 2:
+        return jnp.concatenate([y_s, ended])
+    noise = jax.random.normal(key, x0.shape, x0.dtype)
     return jnp.concatenate([y_s, ended, x0 + sigma * noise])
 
 
@@ -291,8 +328,8 @@ def _seen(x, process: Process, inversion: Inversion) -> _Seen:
     found = np.asarray(multistep.jacobians(x, table, path), np.float64)
     weights = np.asarray(process.table)
     coupled = np.stack([multistep.coupling(j, process.rho, weights).modulus for j in found])
-    rho = process.rho.reshape(-1, *[1] * (path.ndim - 2))
-    memory = jnp.asarray(1 - rho, path.dtype) * multistep.memory_of(x, table, path[:, 1:])
+    gaps = jnp.asarray(1 - process.rho, path.dtype).reshape(1, -1, *[1] * (path.ndim - 2))
+    memory = gaps * multistep.memory_of(x, table, path[:, 1:])
     rows = [
         first_order(r, (1 - r) * w, s) for r, w, s in zip(process.rho, weights[:, 0], process.levels[1:], strict=True)
     ]
@@ -300,18 +337,20 @@ def _seen(x, process: Process, inversion: Inversion) -> _Seen:
     return _Seen(stepped(x, frozen), memory, coupled)
 
 
-def _measure(step: Step, inversion: Inversion, i: int, key, tol: float, seen: _Seen) -> Measured:
+def _measure(
+    step: Step, inversion: Inversion, i: int, key, tol: float, seen: _Seen, budget: Budget = BUDGET
+) -> Measured:
     path = jnp.asarray(inversion.path)
     y_s = jnp.where(jnp.isfinite(path[:, i]), path[:, i], path[:, 0])
-    points = _points(jax.random.fold_in(key, 0), y_s, path[:, i + 1], path[:, 0], step.sigma)
-    image = np.tile(np.arange(y_s.shape[0]), 3)
+    points = _points(jax.random.fold_in(key, 0), y_s, path[:, i + 1], path[:, 0], step.sigma, budget.points)
+    image = np.tile(np.arange(y_s.shape[0]), budget.points)
     lanes = step._replace(condition=step.condition[image])
-    measured, ratio, pair = _look(lanes, points, key)
+    measured, ratio, pair = _look(lanes, points, key, budget)
     null = conditional = None
     if step.den.conditions:
-        null = _edges(lanes, points, jnp.full_like(lanes.condition, step.den.null), key)
-        conditional = _edges(lanes, points, lanes.condition, key)
-    picard = _picard(step, y_s if seen.memory is None else y_s - seen.memory[:, i], y_s, tol)
+        null = _edges(lanes, points, jnp.full_like(lanes.condition, step.den.null), key, budget)
+        conditional = _edges(lanes, points, lanes.condition, key, budget)
+    picard = _picard(step, y_s if seen.memory is None else y_s - seen.memory[:, i], y_s, tol, budget)
     coupled = None if seen.coupled is None else seen.coupled[:, i]
     return Measured(points, image, measured, null, conditional, ratio, pair, picard, coupled)
 
@@ -320,23 +359,31 @@ def _spectrum_tol(dtype) -> float:
     return max(SPECTRUM_TOL, 100 * float(jnp.finfo(dtype).eps))
 
 
-def _each(look, step: Step, points, key):
+def _each(look, step: Step, points, key, budget: Budget):
     """``look`` at every point under its own condition, on all devices."""
     batch, shared = (points, step.condition), (step._replace(condition=None), key)
-    return sharding.over_devices(look, None, shared, batch, together=True)[0]
+    return sharding.over_devices(look, budget, shared, batch, together=True)[0]
 
 
-def _look(step: Step, points, key):
+def _at_once(function: Callable, batch, budget: Budget):
+    """``function`` of every point of a batch, as many of them together as the budget says."""
+    if budget.at_once is None or budget.at_once >= len(batch[0]):
+        return jax.vmap(function)(*batch)
+    return jax.lax.map(lambda x: function(*x), batch, batch_size=None if budget.at_once == 1 else budget.at_once)
+
+
+def _look(step: Step, points, key, budget: Budget = BUDGET):
     """Spectrum of J at every point, and the worst of a few pairs along its top singular vector (T3)."""
-    return _each(_look_here, step, points, key)
+    return _each(_look_here, step, points, key, budget)
 
 
-def _look_here(_, shared, batch):
+def _look_here(budget: Budget, shared, batch):
     step, key = shared
 
     def one(y, c):
         p = step._replace(condition=c)
-        s = spectrum(denoised, y, p, key, tol=_spectrum_tol(y.dtype))
+        options = {"tol": _spectrum_tol(y.dtype), "steps": budget.lanczos, "norms": ("departure",)}
+        s = spectrum(denoised, y, p, key, **options)
         base = G(y, p)
         size = jnp.linalg.norm(y.reshape(-1)) + 1
         direction = s.departure.right.reshape(y.shape)
@@ -350,35 +397,36 @@ def _look_here(_, shared, batch):
         best = jnp.argmax(ratios)
         return s, ratios[best], others[best]
 
-    return jax.vmap(one)(*batch), ()
+    return _at_once(one, batch, budget), ()
 
 
-def _edges(step: Step, points, condition, key) -> Extremes:
+def _edges(step: Step, points, condition, key, budget: Budget = BUDGET) -> Extremes:
     """Extremes of the symmetric part of the unguided Jacobian under the given conditions."""
-    return _each(_edges_here, step._replace(condition=condition), points, key)
+    return _each(_edges_here, step._replace(condition=condition), points, key, budget)
 
 
-def _edges_here(_, shared, batch):
+def _edges_here(budget: Budget, shared, batch):
     step, key = shared
 
     def one(y, c):
         p = step._replace(condition=c, guidance=None)
         operator = symmetric_part(lambda v: denoised(v, p), y)
-        return extreme_eigenvalues(operator, y.size, key, tol=_spectrum_tol(y.dtype), dtype=y.dtype)
+        options = {"tol": _spectrum_tol(y.dtype), "steps": budget.lanczos, "dtype": y.dtype}
+        return extreme_eigenvalues(operator, y.size, key, **options)
 
-    return jax.vmap(one)(*batch), ()
+    return _at_once(one, batch, budget), ()
 
 
-def _picard(step: Step, targets, starts, tol) -> Solution:
+def _picard(step: Step, targets, starts, tol, budget: Budget = BUDGET) -> Solution:
     batch, shared = (targets, starts, step.condition), (step._replace(condition=None), jnp.asarray(tol, targets.dtype))
-    return sharding.over_devices(_picard_here, None, shared, batch)[0]
+    return sharding.over_devices(_picard_here, budget, shared, batch)[0]
 
 
-def _picard_here(_, shared, batch):
+def _picard_here(budget: Budget, shared, batch):
     step, tol = shared
 
     def one(target, start, c):
         p = step._replace(target=target, condition=c)
-        return solve(G, start, p, solver="picard", tol=tol, limit=PICARD_LIMIT, stop="residual")
+        return solve(G, start, p, solver="picard", tol=tol, limit=budget.picard, stop="residual")
 
     return jax.vmap(one)(*batch), ()

@@ -211,6 +211,7 @@ def invert(
     known = BASELINES[method].__kwdefaults__ or {}
     if unknown := set(options) - set(known):
         raise FpjaxError(f"{method} has no option {sorted(unknown)[0]!r}; it takes {', '.join(known) or 'none'}")
+    process.require_e1(method)
     x = prepare(den, images, condition, guidance)
     dtype = x.z.dtype
     scale = np.asarray([process.scale(level) for level in process.levels], np.float64)

@@ -17,6 +17,7 @@ from fpjax.command import (
     Images,
     Kind,
     Model,
+    Pictures,
     Precision,
     ProcessKind,
     Question,
@@ -50,26 +51,39 @@ def audit(
     guidance: Annotated[
         str | None, typer.Option(help="guidance weights, comma-separated; 1,3 if left out, 1 without conditions")
     ] = None,
-    images: Images = 8,
-    process: Kind = ProcessKind.DDIM,
+    images: Pictures = ["8"],  # noqa: B006 (typer copies it)
+    process: Annotated[
+        ProcessKind | None, typer.Option(help="noise process; a checkpoint's own scheduler, else ddim, if left out")
+    ] = None,
+    prompt: Annotated[list[str] | None, typer.Option(help="a condition of a text-to-image checkpoint")] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE for a checkpoint's scheduler: clip_sample=false")
+    ] = None,
+    points: Annotated[int, typer.Option(help="points for each image and step, 1 to 3")] = 3,
+    lanczos: Annotated[int, typer.Option(help="most Lanczos iterations of each spectrum")] = 256,
     out: Annotated[Path, typer.Option(help="folder for audit.json and report.html")] = Path("fpjax-report"),
     as_json: Annotated[bool, typer.Option("--json", help="print audit.json to stdout")] = False,
     require: Annotated[list[Question] | None, typer.Option(help="exit 1 unless this holds at every step")] = None,
     precision: Double = Precision.DOUBLE,
     solver: Annotated[str, typer.Option(help="auto, picard, relaxed, anderson or newton_krylov")] = "auto",
     seed: Seed = 0,
+    sampler: Annotated[str | None, typer.Option(help="euler, heun, dpm2s, dpm2m or unipc")] = None,
 ) -> None:
     """Ask of every inversion step: does a solution exist, is it unique, is it found, how large is the error?"""
     use(precision)
     import numpy as np
 
     import fpjax
+    from fpjax import subject
+    from fpjax.auditing import Budget
+    from fpjax.models.store import is_diffusers
     from fpjax.report import check_writable, to_json
 
-    den = fpjax.load(model)
+    kind = None if process is None else process.value
+    named = subject.make(model, kind, steps, images, seed, prompts=prompt, settings=override)
+    den, grid, x, labels = named.den, named.process, named.images, named.condition
     weights = numbers(guidance or ("1,3" if den.conditions else "1"), "--guidance")
-    grid = fpjax.process.make(process.value, steps)
-    x, labels = embedded_images(den, images, seed)
+    grid = grid if sampler is None else fpjax.samplers.with_sampler(grid, sampler)
     check_writable(out)
     with bar() as progress:
         task = progress.add_task("starting", total=None)
@@ -81,17 +95,28 @@ def audit(
             den,
             grid,
             images=x.astype(np.dtype(precision.value)),
-            condition=labels if den.conditions else None,
+            condition=labels,
             guidance=weights,
             solver=solver,
             seed=seed,
+            budget=Budget(points, lanczos),
             progress=tick,
         )
-    if precision is Precision.DOUBLE and 1.0 in weights:
-        prove(report, den, grid, x, labels if den.conditions else None, model, out)
-    options = {"steps": steps, "guidance": ",".join(map(str, weights)), "images": images, "process": process.value}
-    options |= {"precision": precision.value, "solver": solver, "seed": seed}
-    report.command = shlex.join(["fpjax", "audit", model, *(str(p) for k, v in options.items() for p in (f"--{k}", v))])
+    report.settings["source"] = named.source
+    if precision is Precision.DOUBLE and 1.0 in weights and not is_diffusers(model):
+        prove(report, den, grid, x, labels, model, out)
+    options = [("steps", steps), ("guidance", ",".join(map(str, weights))), *(("images", name) for name in images)]
+    options += [("process", kind)] if kind else []
+    options += [("sampler", sampler)] if sampler else []
+    options += [("prompt", text) for text in prompt or []] + [("set", text) for text in override or []]
+    options += [
+        ("points", points),
+        ("lanczos", lanczos),
+        ("precision", precision.value),
+        ("solver", solver),
+        ("seed", seed),
+    ]
+    report.command = shlex.join(["fpjax", "audit", model, *(str(p) for k, v in options for p in (f"--{k}", v))])
     page = report.save(out)
     if as_json:
         sys.stdout.write(to_json(report))

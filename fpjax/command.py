@@ -97,6 +97,7 @@ Model = Annotated[str, typer.Argument(help="an embedded model's name, or a folde
 Steps = Annotated[int, typer.Option(help="number of steps")]
 Kind = Annotated[ProcessKind, typer.Option("--process", help="noise process")]
 Images = Annotated[int, typer.Option(help="how many embedded held-out images")]
+Pictures = Annotated[list[str], typer.Option("--images", help="how many images, or an image file (repeat for more)")]
 Seed = Annotated[int, typer.Option(help="seed of every random choice")]
 Double = Annotated[Precision, typer.Option(help="floating-point precision")]
 
@@ -107,15 +108,11 @@ def embedded_images(den, n: int, seed: int):
     Raises:
       FpjaxError: if no embedded data set has the model's shape.
     """
-    import fpjax
-    from fpjax import data
+    from fpjax import subject
 
-    for name in data.HELD_OUT:
-        if data.load(name).held_out[0].shape == den.shape:
-            x, labels = fpjax.samples(name, n, seed)
-            fits = not den.conditions or labels.max() < len(den.conditions)
-            if fits:
-                return x, labels
-    raise FpjaxError(
-        f"no embedded images have the shape {den.shape} of {den.name}; call fpjax.audit from Python with yours"
-    )
+    found = subject.embedded(den, n, seed)
+    if found is None:
+        raise FpjaxError(
+            f"no embedded images have the shape {den.shape} of {den.name}; call fpjax.audit from Python with yours"
+        )
+    return found[0], found[1]

@@ -114,10 +114,7 @@ class Pair(NamedTuple):
 
 def _rows(process: Process, method: str) -> np.ndarray:
     """:class:`Row` of every application in inversion order: one a step for EDICT, one less for the others."""
-    if process.table:
-        raise FpjaxError(
-            f"{method} takes steps of E1, and this process has coefficients of its own ({process.sampler})"
-        )
+    process.require_e1(method)
     levels = np.asarray(process.levels)
     scale = np.asarray([process.scale(s) for s in process.levels])
     if method == "edict":

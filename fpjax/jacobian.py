@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental.sparse.linalg import lobpcg_standard
 from jax.sharding import Mesh
 
@@ -227,7 +228,8 @@ def extreme_eigenvalues(
 
 def _measured(operator, low, high, low_vector, high_vector, products) -> Extremes:
     """Extremes with residuals computed from the vectors that are returned, at two more products."""
-    residuals = [jnp.linalg.norm(operator(v) - s * v) for s, v in ((low, low_vector), (high, high_vector))]
+    pairs = jnp.stack([low, high]), jnp.stack([low_vector, high_vector])
+    residuals = jax.lax.map(lambda pair: jnp.linalg.norm(operator(pair[1]) - pair[0] * pair[1]), pairs)  # compiled once
     # Sturm counts turn NaN into some finite number; a value whose residual is not finite must not look like one.
     low, high = (jnp.where(jnp.isfinite(r), s, jnp.nan) for r, s in zip(residuals, (low, high), strict=True))
     return Extremes(low, high, low_vector, high_vector, residuals[0], residuals[1], products + 2)
@@ -349,7 +351,7 @@ class Spectrum(NamedTuple):
 
     Attributes:
       symmetric: extremes of (J + J^T)/2.
-      norm: ||J||. departure: ||I - J||. asymmetry: ||J - J^T||/2.
+      norm: ||J||. departure: ||I - J||. asymmetry: ||J - J^T||/2. None where it was not asked for.
     """
 
     symmetric: Extremes
@@ -358,14 +360,28 @@ class Spectrum(NamedTuple):
     asymmetry: Norm
 
 
-@functools.partial(jax.jit, static_argnames=("function", "steps", "over"))
-def spectrum(function: Callable, y, params, key, *, tol=1e-8, steps: int = MOST, over: Mesh | None = None) -> Spectrum:
+NORMS = ("norm", "departure", "asymmetry")
+
+
+@functools.partial(jax.jit, static_argnames=("function", "steps", "norms", "over"))
+def spectrum(
+    function: Callable,
+    y,
+    params,
+    key,
+    *,
+    tol=1e-8,
+    steps: int = MOST,
+    norms: tuple[str, ...] = NORMS,
+    over: Mesh | None = None,
+) -> Spectrum:
     """Extremes of sym J, ||J||, ||I - J|| and ||J - J^T||/2 for J the Jacobian of ``function(y, params)`` in y.
 
     Args:
       function: top-level, (y, params) -> array like y.
       y: one point; its dtype is that of the computation.
       steps: most Lanczos iterations of each of the four.
+      norms: which of the three norms are wanted; the others are None.
       over: devices that share the vectors of one large point, see :func:`extreme_eigenvalues`.
     """
     forward, transpose = linear(lambda v: function(v, params), y)
@@ -380,8 +396,11 @@ def spectrum(function: Callable, y, params, key, *, tol=1e-8, steps: int = MOST,
             lambda v: jax.lax.switch(i, ahead, v), lambda u: jax.lax.switch(i, back, u), d, k, **options
         )
 
-    # One after the other in one loop, so that the iteration is compiled once for the three.
+    # One after the other in one loop, so that the iteration is compiled once for all that are wanted.
+    wanted = np.asarray([NORMS.index(name) for name in norms])
     ahead = (forward, lambda v: v - forward(v), lambda v: (forward(v) - transpose(v)) / 2)
     back = (transpose, lambda u: u - transpose(u), lambda u: (transpose(u) - forward(u)) / 2)
-    norms = jax.lax.map(norm, (jnp.arange(3, dtype=jnp.int32), keys[1:]))
-    return Spectrum(symmetric, *(jax.tree.map(lambda a, i=i: a[i], norms) for i in range(3)))
+    ahead, back = tuple(ahead[i] for i in wanted), tuple(back[i] for i in wanted)
+    found = jax.lax.map(norm, (jnp.arange(len(wanted), dtype=jnp.int32), keys[1 + wanted]))
+    each = {name: jax.tree.map(lambda a, i=i: a[i], found) for i, name in enumerate(norms)}
+    return Spectrum(symmetric, *(each.get(name) for name in NORMS))  # pyright: ignore[reportArgumentType]

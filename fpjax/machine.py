@@ -11,7 +11,18 @@ import jax
 import jax.numpy as jnp
 
 from fpjax import secants
-from fpjax.methods import BACKTRACKS, REJECTIONS, Point, Told, choose, length_scale, norm2, shorter
+from fpjax.methods import (
+    BACKTRACKS,
+    NEAR,
+    REJECTIONS,
+    Point,
+    Told,
+    choose,
+    length_scale,
+    norm2,
+    rounding_floor,
+    shorter,
+)
 
 DROPS = 2  # times that this happens without the residual halving in between before Newton takes over
 WINDOW = 12  # moves over which the residual must halve, or Newton takes over
@@ -177,8 +188,9 @@ def _stride(m: Machine, point: Point, trial: Point, j: _Judged, fresh) -> tuple[
     usual, tired = searching & ~on, m.count + 1 >= BACKTRACKS
     taken = searching & on & jnp.isfinite(trial.norm)
     lost = searching & on & ~taken & tired  # nothing finite along this direction
-    failed = usual & ~j.accepted & tired
     base = choose(j.accepted, trial, point)
+    usual &= base.norm > NEAR * rounding_floor(base)  # a line search that ends in rounding noise has arrived
+    failed = usual & ~j.accepted & tired
     better = fresh | ((taken | j.accepted) & (trial.norm < 0.9 * way.level))
     begins = failed | (usual & j.accepted & ~better & (way.idle >= IDLE))
     idle = jnp.where(better | begins, 0, way.idle + 1)

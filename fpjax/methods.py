@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from fpjax import secants
 
 DEPTH = 64  # secant pairs kept unless asked otherwise; never more than the unknowns
+ROUNDING = 64  # T16: a residual below this many rounding units of the iterate is noise
+NEAR = 8  # a residual below this many such floors that no longer falls is noise too: c in T16 depends on the machine
 BACKTRACKS = 12  # the most halvings of one line search
 REJECTIONS = 2  # moves in a row that raise the residual before the pairs are dropped
 
@@ -61,6 +63,11 @@ class Method(NamedTuple):
 def choose(condition, a, b):
     """``a`` where the scalar condition holds, else ``b``, for trees of arrays."""
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
+
+
+def rounding_floor(point: Point):
+    """T16: the size of rounding noise in a residual, from the size of the iterate and of its image."""
+    return ROUNDING * jnp.finfo(point.y.dtype).eps * (norm2(point.y) + norm2(point.y + point.r))
 
 
 def norm2(v):

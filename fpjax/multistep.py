@@ -30,9 +30,9 @@ import numpy as np
 from fpjax.denoiser import Denoiser, evaluate
 from fpjax.evidence import Basis, Exit
 from fpjax.lanes import Inputs, Record
-from fpjax.methods import norm2
+from fpjax.methods import ROUNDING, norm2
 from fpjax.process import Process
-from fpjax.solve import ROUNDING, Goal, Lane, Solution, advance, slots, solve, start
+from fpjax.solve import Goal, Lane, Solution, advance, slots, solve, start
 from fpjax.solvers import named
 
 INEXACT = 1e-3  # an inner solve's tolerance, relative to the residual of the system before it
@@ -111,7 +111,7 @@ def memory_of(x: Inputs, table: Table, path) -> jax.Array:
     total = jnp.zeros_like(d)
     for k in range(1, count):
         ahead = jnp.concatenate([d[:, k:], jnp.zeros_like(d[:, : min(k, steps)])], axis=1)[:, :steps]
-        total = total + ahead * table.weights[:, k].reshape(-1, *[1] * (d.ndim - 2))
+        total = total + ahead * _axis(table.weights[:, k], d.ndim)
     return total
 
 

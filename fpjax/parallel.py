@@ -17,7 +17,8 @@ from fpjax import secants
 from fpjax.denoiser import evaluate
 from fpjax.evidence import Basis, Exit
 from fpjax.lanes import Inputs, Levels, Options, Record
-from fpjax.solve import GROWTH, ROUNDING, Goal, Solution
+from fpjax.methods import ROUNDING
+from fpjax.solve import GROWTH, Goal, Solution
 
 METHODS = ("picard", "anderson")
 

@@ -92,6 +92,18 @@ class Process:
         """The state z, in the process's own coordinates, of a scaled state y."""
         return y * self.scale(self.levels[level])
 
+    def require_e1(self, what: str) -> None:
+        """Refuses a process whose steps are not E1 as it stands.
+
+        Raises:
+          FpjaxError: if there is a table of coefficients.
+        """
+        if self.table:
+            raise FpjaxError(
+                f"{what} takes steps of E1, and this process has coefficients of its own ({self.sampler}); "
+                "invert, generate and audit take it"
+            )
+
     def describe(self) -> dict:
         """The process as plain data, for reports and certificates."""
         plain = {"kind": self.kind, "steps": self.steps, "sigmas": list(self.levels), **dict(self.options)}

@@ -138,13 +138,14 @@ def prediction(config: dict, **options) -> str:
       FpjaxError: as :func:`from_config`.
     """
     c = _read(config, options)
-    if c["_class_name"] == "FlowMatchEulerDiscreteScheduler":
+    name = c["_class_name"]
+    if name == "FlowMatchEulerDiscreteScheduler":
         return "velocity"
-    if c["prediction_type"] not in PREDICTIONS:
-        raise FpjaxError(f"unknown prediction_type {c['prediction_type']!r}; choose one of {', '.join(PREDICTIONS)}")
-    if c["_class_name"] == "EDMEulerScheduler":
-        return "x0"
-    return PREDICTIONS[c["prediction_type"]]
+    edm, flow = name == "EDMEulerScheduler", bool(c.get("use_flow_sigmas"))
+    known = [p for p in PREDICTIONS if not (edm and p == "sample") and (flow or p != "flow_prediction")]
+    if c["prediction_type"] not in known:
+        raise FpjaxError(f"{name} has no prediction_type {c['prediction_type']!r} here; it has {', '.join(known)}")
+    return "x0" if edm else PREDICTIONS[c["prediction_type"]]
 
 
 def preconditioning(config: dict, process: Process | None = None, **options) -> Preconditioning:
@@ -224,6 +225,7 @@ def _read(config: dict, options: dict) -> dict[str, Any]:
 
 def _reason(c: dict, eta: float) -> str | None:
     """Why a configuration is not a smooth deterministic step of a known kind, or None."""
+    unipc = c["_class_name"] == "UniPCMultistepScheduler"
     clip = "it clips D, which is then constant in places: J loses rank, and T2 its modulus"
     rules = [
         (eta != 0, "eta > 0 adds noise at every step, so no equation determines the state before it; use eta = 0"),
@@ -238,8 +240,16 @@ def _reason(c: dict, eta: float) -> str | None:
             "log_linear levels are not those of the times the network is told",
         ),
         (
-            c.get("solver_type") == "bh1" and c["final_sigmas_type"] == "zero",
+            unipc and c["solver_type"] == "bh1" and c["final_sigmas_type"] == "zero",
             "solver_type 'bh1' has no step down to sigma = 0 (it is NaN in diffusers); use final_sigmas_type='sigma_min'",
+        ),
+        (
+            unipc and (schedules.shaped(c) or c["use_flow_sigmas"]),
+            "UniPC on sigmas other than its training times' is not mapped",
+        ),
+        (
+            c.get("use_dynamic_shifting") and "flow_shift" in c,
+            "use_dynamic_shifting here is not mapped; give flow_shift",
         ),
         (not c.get("predict_x0", True), "predict_x0=False steps in eps, which is not mapped"),
         (c.get("disable_corrector"), "disable_corrector on single steps is not mapped"),
@@ -328,9 +338,10 @@ def _edm(c: dict, steps: int) -> Process:
 
 def _flow(c: dict, steps: int, *, mu=None, image_seq_len=None, sigmas=None) -> Process:
     t = schedules.flow(c, steps, mu, image_seq_len, sigmas)
-    if not (np.isfinite(t).all() and t[0] <= 1 and (np.diff(t) < 0).all() and t[-1] > 0):
+    if not (np.isfinite(t).all() and t[0] <= 1 + 1e-12 and (np.diff(t) < 0).all() and t[-1] > 0):
         raise FpjaxError("these settings give flow times that do not decrease from at most 1 to above 0")
-    pure = t[0] == 1
+    pure = math.isclose(t[0], 1, rel_tol=1e-12)
+    t[0] = 1.0 if pure else t[0]
     with np.errstate(divide="ignore"):
         levels = [*(t / (1 - t)).tolist(), 0.0]
     times = [*(c["num_train_timesteps"] * t).tolist(), 0.0]
@@ -356,7 +367,7 @@ def _multistep(c: dict, steps: int) -> Process:
         raise FpjaxError(f"{c['_class_name']} is refused: its last step repeats a level; use final_sigmas_type='zero'")
     if unipc:
         options = {
-            "solver_type": c["solver_type"],
+            "solver_type": "bh1" if c["solver_type"] == "bh1" else "bh2",  # as diffusers takes other names
             "lower_order_final": c["lower_order_final"],
             "order": c["solver_order"],
         }

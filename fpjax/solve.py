@@ -17,13 +17,11 @@ import numpy as np
 from fpjax import gmres
 from fpjax.evidence import Basis, Exit, FpjaxError
 from fpjax.machine import FORCING
-from fpjax.methods import BACKTRACKS, DEPTH, Method, Point, choose, norm2, shorter
+from fpjax.methods import BACKTRACKS, DEPTH, NEAR, Method, Point, choose, norm2, rounding_floor, shorter
 from fpjax.solvers import CLASSIC, METHODS, SOLVERS, named
 
 PATIENCE = 8  # evaluations at the rounding floor without a new best residual
 STALL = 100  # evaluations without a new best residual after which a method that is not patient gives up
-ROUNDING = 64  # T16: a residual below this many rounding units of the iterate is noise
-NEAR = 8  # a residual below this many such floors that no longer falls is noise too: c in T16 depends on the machine
 STAGNANT = 60  # evaluations without a new best residual that count as no longer falling: more than one Newton direction
 GROWTH = 1e8  # a residual this many times the first one has diverged
 MEMORY_OF_RATIO = 0.7  # how slowly the largest observed ||dy||/||dr|| is forgotten
@@ -142,7 +140,7 @@ def advance(method: Method, lane: Lane, image, slot, goal: Goal) -> Lane:
     best = jnp.where(lane.fresh, norm, lane.best)
     better = norm < 0.9 * best
     stalled = jnp.where(better | lane.fresh | told.astray, 0, lane.stalled + 1)
-    floor = _floor(told.point)
+    floor = rounding_floor(told.point)
     moved = ~lane.fresh & (told.counted & (trial.norm != lane.point.norm))
     rate = jnp.where(moved, trial.norm / lane.point.norm, lane.rate)
     ratio = jnp.zeros_like(norm)
@@ -212,11 +210,6 @@ def _classify(lane: Lane, floor, stuck, patience, goal: Goal):
         (out, Exit.STEP_LIMIT),
     ]
     return jnp.select([c for c, _ in cases], [jnp.int32(code) for _, code in cases], jnp.int32(Exit.RUNNING))
-
-
-def _floor(point: Point):
-    """T16: the size of rounding noise in a residual, from the size of the iterate and of its image."""
-    return ROUNDING * jnp.finfo(point.y.dtype).eps * (norm2(point.y) + norm2(point.y + point.r))
 
 
 def record(lane: Lane, goal: Goal) -> Solution:
@@ -368,7 +361,7 @@ def newton_gmres(step, y0, params, goal: Goal) -> Solution:
         return classified(lane, ~enough)
 
     def classified(lane: Lane, stuck) -> Lane:
-        return lane._replace(exit=_classify(lane, _floor(lane.point), stuck, jnp.int32(STALL), goal))
+        return lane._replace(exit=_classify(lane, rounding_floor(lane.point), stuck, jnp.int32(STALL), goal))
 
     lane = start(named("picard"), y0)
     point = measure(y0, step(y0, params))

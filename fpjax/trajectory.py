@@ -75,6 +75,12 @@ class Inversion:
         ok = np.isin(codes, [code for code in Exit if code.solved])
         return np.logical_and.accumulate(ok, axis=1)
 
+    def to_diffusers(self, scheduler=None, *, packed: bool = False):
+        """``latent`` as a torch tensor for a diffusers pipeline; see :func:`fpjax.diffusers.export.latents`."""
+        from fpjax.diffusers.export import latents  # needs torch, and stands below this file
+
+        return latents(self.latent, scheduler, packed=packed)
+
 
 def prepare(den: Denoiser, images, condition=None, guidance: float = 1.0) -> Inputs:
     """Looks at a user's arrays before anything is compiled.

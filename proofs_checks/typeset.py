@@ -12,7 +12,7 @@ GREEK = {
     "omega": "ω", "Lambda": "Λ", "Phi": "Φ", "Sigma": "Σ", "Omega": "Ω", "Delta": "Δ", "abar": "ᾱ", "grad": "∇",
 }  # fmt: skip
 _WORD = re.compile(r"(?<![A-Za-z])(" + "|".join(sorted(GREEK, key=len, reverse=True)) + r")(?![A-Za-z])")
-_KEPT = re.compile(r"(``[^`]+``|`[^`]+`|\*\*[^*\n]+\*\*)")
+_KEPT = re.compile(r"(``[^`]+``|`[^`]+`|\*\*[^*\n]+\*\*|(?<![\w*])\*[A-Za-z][^*\n]*[A-Za-z]\*(?!\w))")
 _SIGNS = [("<=>", "⇔"), ("<=", "≤"), (">=", "≥"), ("!=", "≠"), ("->", "→"), ("||", "‖"), ("int_0^1", "∫₀¹ ")]
 _TIGHT = r"[A-Za-z0-9Α-Ωα-ωᾱ')\]}|‖∇²⟩̂]"  # what may carry an index or an exponent
 
@@ -20,7 +20,7 @@ _TIGHT = r"[A-Za-z0-9Α-Ωα-ωᾱ')\]}|‖∇²⟩̂]"  # what may carry an ind
 def formula(text: str) -> str:
     """A piece of text without code or bold parts."""
     text = re.sub(r"<([^<>=;]*?,[^<>=;]*?)>", r"⟨\1⟩", text)  # an inner product
-    text = re.sub(r"<([^<>=;,]{1,24}?)>(?=[ ;./·]|$)", r"⟨\1⟩", text)  # a mean
+    text = re.sub(r"<([^<>=;,]{1,24}?)>(?=[ ;./·)\n]|$)", r"⟨\1⟩", text)  # a mean
     for plain, sign in _SIGNS:
         text = text.replace(plain, sign)
     text = _WORD.sub(lambda m: GREEK[m[1]], text)
@@ -40,7 +40,7 @@ def formula(text: str) -> str:
 
 
 def typeset(text: str) -> str:
-    """Text with ``code`` and **bold** parts, which stay as they are."""
+    """Text with ``code``, **bold** and *emphasised* parts, which stay as they are."""
     parts = _KEPT.split(text)
     kept = [f"`{p.strip('`')}`" if p.startswith("`") else p for p in parts]
     return "".join(kept[i] if i % 2 else formula(p) for i, p in enumerate(parts))

@@ -1,5 +1,6 @@
 """Strict switches, here and nowhere else: nothing is promoted, broadcast or warned about silently."""
 
+import importlib.util
 import os
 import re
 import warnings
@@ -19,6 +20,10 @@ hypothesis.settings.register_profile("random", ORDINARY, derandomize=False, data
 hypothesis.settings.register_profile("nightly", deadline=None, max_examples=1500, print_blob=True)
 hypothesis.settings.register_profile("mutation", ORDINARY, phases=[hypothesis.Phase.generate])  # nobody reads these
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fpjax"))
+
+
+# tests/bridge needs torch and diffusers: make test-bridge installs them and names the folder.
+collect_ignore = [] if importlib.util.find_spec("torch") else ["bridge"]
 
 
 @pytest.fixture(autouse=True)

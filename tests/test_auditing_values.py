@@ -282,6 +282,7 @@ def test_the_report_says_what_was_asked(rep):
         "solver": "auto",
         "tol": 1e-12,
         "picard_limit": auditing.PICARD_LIMIT,
+        "lanczos": 256,
         "seed": SEED,
     }
     assert rep.model == "small network"

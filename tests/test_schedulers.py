@@ -150,6 +150,8 @@ REFUSALS = {
     "variance_type": ({"_class_name": "DPMSolverMultistepScheduler", "variance_type": "learned"}, {}),
     "log_linear": ({"_class_name": "EulerDiscreteScheduler", "interpolation_type": "log_linear"}, {}),
     "bh1": ({"_class_name": "UniPCMultistepScheduler", "solver_type": "bh1"}, {}),
+    "UniPC on sigmas": ({"_class_name": "UniPCMultistepScheduler", "use_karras_sigmas": True}, {}),
+    "give flow_shift": ({"_class_name": "DPMSolverMultistepScheduler", "use_dynamic_shifting": True}, {}),
     "terminal abar": (SD | {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}, {}),
     "PNDMScheduler is refused": ({"_class_name": "PNDMScheduler"}, {}),
     "adds noise": ({"_class_name": "EulerAncestralDiscreteScheduler"}, {}),
@@ -169,6 +171,16 @@ def test_what_is_refused_says_its_name_and_why(message):
     config, options = REFUSALS[message]
     with pytest.raises(FpjaxError, match=message):
         schedulers.from_config(config, 10, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "predicts"),
+    [("EDMEulerScheduler", "sample"), ("EulerDiscreteScheduler", "flow_prediction"), ("DDIMScheduler", "x")],
+)
+def test_predictions_that_the_scheduler_does_not_have(name, predicts):
+    config = {"_class_name": name, "prediction_type": predicts} | ({"clip_sample": False} if name[0] == "D" else {})
+    with pytest.raises(FpjaxError, match=f"{name} has no prediction_type '{predicts}'"):
+        schedulers.prediction(config)
 
 
 def test_a_refusal_can_be_overridden_where_the_setting_is_a_choice():

@@ -11,7 +11,7 @@ import pytest
 
 from fpjax import solve as rules
 from fpjax.evidence import Basis, Exit, FpjaxError
-from fpjax.methods import Point
+from fpjax.methods import ROUNDING, Point, rounding_floor
 from fpjax.solvers import named
 
 PICARD = named("picard", 4)
@@ -42,7 +42,7 @@ def code(now, aim, floor=1e-12, stuck=False, patience=100):
 
 
 def test_the_documented_constants():
-    assert (rules.PATIENCE, rules.STALL, rules.ROUNDING, rules.GROWTH) == (8, 100, 64, 1e8)
+    assert (rules.PATIENCE, rules.STALL, ROUNDING, rules.GROWTH) == (8, 100, 64, 1e8)
     assert (rules.NEAR, rules.STAGNANT) == (8, 60)
     assert (rules.MEMORY_OF_RATIO, rules.SAFETY) == (0.7, 2.0)
 
@@ -114,7 +114,7 @@ def test_a_residual_of_zero_is_known_to_rounding_only():
     """T16: two rounding units of y."""
     far = lane(0.0, jnp.asarray([2.0**30, 0.0]))
     assert float(rules.implied_error(far, goal(modulus=0.5))[0]) == 2 * EPS * 2**30 / 0.5
-    assert float(rules._floor(Point(jnp.asarray([3.0, 4.0]), jnp.asarray([3.0, 4.0]), 5.0))) == 64 * EPS * 15
+    assert float(rounding_floor(Point(jnp.asarray([3.0, 4.0]), jnp.asarray([3.0, 4.0]), 5.0))) == 64 * EPS * 15
 
 
 def test_a_lane_begins_with_nothing_seen():

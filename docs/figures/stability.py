@@ -28,7 +28,7 @@ def radius(method, option, mu, up: bool) -> float:
     """The largest |eigenvalue| of a step; a one-step sampler's inverse is E2, whose only mode is 1/F'."""
     values = np.abs(np.linalg.eigvals(amplification(method, mu, option)))
     if method in ("euler", "heun"):
-        return 1 / values.max() if up else values.max()
+        return 1 / max(values.max(), 1e-300) if up else values.max()
     return 1 / values.min() if up else values.max()
 
 

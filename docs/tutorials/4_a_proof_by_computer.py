@@ -96,7 +96,7 @@ assert len(reasons) == 2
 # %% [markdown]
 # ## Exercises
 #
-# 1. In the proof by hand take r = 1e-17. Why is it refused, although the solution is the same?
+# 1. In the proof by hand take r = 1e-18. Why is it refused, although the solution is the same?
 # 2. Find, by halving, a large radius on which the proof by hand still works. What does a larger r say more, and what less?
 # 3. Replace `arb` by floats in step 3 and take a wrong centre, y + 1e-12, with r = 1e-12. Does the float computation notice?
 
@@ -112,7 +112,7 @@ def provable(radius, at=centre):
 
 
 # 1. A float is some 1e-17 away from the true solution: no ball that small around it holds one.
-print("r = 1e-17:", provable(arb("1e-18")))
+print("r = 1e-18:", provable(arb("1e-18")))
 assert not provable(arb("1e-18"))
 
 # %%

@@ -55,7 +55,7 @@ def newton(start, p):
     return y, jnp.linalg.norm(step.F(y, p) - p.target)
 
 
-STARTS = jnp.stack(jnp.meshgrid(*2 * [jnp.linspace(-4, 4, 15)]), -1).reshape(-1, 2)
+STARTS = jnp.stack(jnp.meshgrid(*2 * [jnp.linspace(-4, 4, 11)]), -1).reshape(-1, 2)
 
 
 def solutions(w):
@@ -124,7 +124,7 @@ assert rows["uniqueness"]["verdict"] != "SUPPORTED"
 # ## Exercises
 #
 # 1. Check T11 where it is claimed: at 0.99 of the limit the modulus is positive at every point of the plane's grid.
-# 2. Find the largest w, to 0.05, with one solution for this target. By which factor is T11's limit cautious here?
+# 2. Find the largest w, to 0.1, with one solution for this target. By which factor is T11's limit cautious here?
 # 3. **Guide the prior instead of the score.** The exact denoiser of `p(x)·p(c|x)^w` is again a posterior mean, so m ≥ ρ
 #    at every w. For a mixture it is the same network with other logits.
 #    Build it for w = 4 with p(c|first two) = 0.9 and 0.1 for the others,
@@ -141,7 +141,7 @@ assert least > 0
 
 # %%
 # 2. The limit holds for every target; this one target may stand more.
-unique = [w for w in np.arange(1.0, 3.45, 0.05) if len(solutions(w)) == 1]
+unique = [w for w in np.arange(1.0, 3.45, 0.1) if len(solutions(w)) == 1]
 print(
     f"one solution up to w = {max(unique):.2f}, {(max(unique) - 1) / (limit - 1):.1f} times the extra guidance of T11"
 )

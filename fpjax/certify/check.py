@@ -106,7 +106,7 @@ def check_data(data: dict, model: str | Path | Model, limit_s: float = 600.0, fa
             table = kinds(net)
             prove, claim, proof = table[word(*table)(found["kind"], "kind")]
             read = record(claim)(data["claim"], "claim"), record(proof)(data["proof"], "proof")
-            return Proved(found["kind"], net.name, *prove(net, *read), net.matrix.arithmetic)
+            return Proved(found["kind"], net.name, *prove(net, *read), arithmetic=net.matrix.arithmetic)
         except CertificateError:
             raise
         except Exception as error:

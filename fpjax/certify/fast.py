@@ -15,7 +15,6 @@ L2. A formula of sums, products and roots of nonnegative numbers, with at most k
     at most the computed value times 1 + 2 k u, but for what its products lose to underflow.
 """
 
-import array
 import math
 from collections.abc import Iterable
 
@@ -67,10 +66,10 @@ class FloatMatrix:
     @classmethod
     def of(cls, rows: int, columns: int, values: Iterable) -> "FloatMatrix":
         """From numbers or balls, row by row."""
-        values = values if isinstance(values, array.array) else list(values)
+        values = list(values)
         mid, rad = split(values)
         found = cls(mid.reshape(rows, columns), rad.reshape(rows, columns))
-        found.exact = arb_mat(rows, columns, list(values))
+        found.exact = arb_mat(rows, columns, values)
         return found
 
     @classmethod

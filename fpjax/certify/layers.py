@@ -22,11 +22,9 @@ def op_logsumexp(run: Run, values: dict, layer: dict) -> Value:
     c = [sum(((x - top).exp() for x in v.c), ZERO).log() + top]
     if v.bend == 0:
         return constant(c)
-    n, bend = len(v.c), 2 if v.bend <= 2 else 3
-    if v.M is None:
-        return run.value(c, None, ZERO, bend)
-    m, e = gained([share(v.x, k) for k in range(n)], v)
-    return run.value(c, v.M.of(1, n, [ONE] * n) @ m, arb(n).sqrt() * e, bend)
+    n, (m, e) = len(v.c), gained([share(v.x, k) for k in range(len(v.c))] if v.M is not None else [], v)
+    m = None if m is None else m.of(1, n, [ONE] * n) @ m
+    return run.value(c, m, arb(n).sqrt() * e, 2 if v.bend <= 2 else 3)
 
 
 def op_gradient(run: Run, values: dict, layer: dict) -> Value:

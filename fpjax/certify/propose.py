@@ -495,6 +495,7 @@ def propose(den, image, process, *, condition=None, guidance=1.0, solver="auto",
       CertificateError: if a step does not verify; the message says which step and why.
       FpjaxError: for bad input, or a denoiser without a model card.
     """
+    process.require_e1("a certificate of a trajectory")
     card, loaded = load_model(den if model is None else model, fast=True)
     path = solver_path(den, image, process, condition, guidance, solver)
     return trajectory(card, loaded, process.levels, path, den.index(condition), guidance, tight=tight)
@@ -512,6 +513,8 @@ def audit_certificates(den, process, images=None, condition=None, guidance=1.0, 
       kernel here. Empty if nothing could be proved, or if the denoiser has no model card.
     """
     end, results = time.monotonic() + budget_s, []
+    if process.table:  # the kernel knows steps of E1 only
+        return results
     try:
         card, loaded = load_model(den if model is None else model)
     except (FpjaxError, kernel.CertificateError):

@@ -46,8 +46,12 @@ def names() -> list[str]:
     return sorted(p.stem for p in WEIGHTS.glob("*.json"))
 
 
-def load(source: str | os.PathLike) -> Denoiser:
-    """An embedded model by its name, or a model in a folder, a ``.json`` card or a ``.safetensors`` file.
+def load(source: str | os.PathLike, **options) -> Denoiser:
+    """An embedded model by its name, a model in a folder, a ``.json`` card or a ``.safetensors`` file, or the folder of a
+    diffusers checkpoint.
+
+    Args:
+      options: of a diffusers checkpoint; see :func:`fpjax.diffusers.open_checkpoint`.
 
     Returns:
       A Denoiser with float32 parameters exactly as stored.
@@ -55,6 +59,12 @@ def load(source: str | os.PathLike) -> Denoiser:
     Raises:
       FpjaxError: if it is unknown, damaged, of another format, not finite, or does not fit its card.
     """
+    if is_diffusers(source):
+        from fpjax.diffusers import open_checkpoint  # stands below this file, and is needed for these folders only
+
+        return open_checkpoint(source, **options).denoiser
+    if options:
+        raise FpjaxError(f"{str(source)!r} is no diffusers checkpoint, so it takes no {sorted(options)[0]}")
     path = card_path(source)
     card = read_card(path)
     tensors = read_weights(path, card)
@@ -62,6 +72,23 @@ def load(source: str | os.PathLike) -> Denoiser:
         return _build(card, tensors)
     except (KeyError, TypeError, IndexError) as error:
         raise FpjaxError(f"the model card {path.name} is incomplete ({error!s}); export the model again") from error
+
+
+def is_diffusers(source: str | os.PathLike) -> bool:
+    """Whether a folder is one that diffusers wrote: it holds one of its files, and no model card of ours."""
+    path = Path(source)
+    marks = (
+        "model_index.json",
+        "config.json",
+        "scheduler_config.json",
+        "diffusion_pytorch_model.*",
+        "unet",
+        "transformer",
+    )
+    if str(source) in names() or not path.is_dir():
+        return False
+    ours = any(p.with_suffix(".safetensors").exists() for p in path.glob("*.json"))
+    return not ours and any(True for mark in marks for _ in path.glob(mark))
 
 
 def card_path(source: str | os.PathLike) -> Path:

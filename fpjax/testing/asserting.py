@@ -136,6 +136,7 @@ def assert_wellposed(
       FpjaxError: for bad input.
     """
     began = time.perf_counter()
+    process.require_e1("this assertion")
     seen = look(model, process.sigmas[1:], process.rho, images, condition, guidance, samples, seed)
     m = seen.rho + (1 - seen.rho) * seen.low
     worst = _first_worst(-m)
@@ -226,6 +227,7 @@ def assert_contracts(
       FpjaxError: for bad input.
     """
     began = time.perf_counter()
+    process.require_e1("this assertion")
     seen = look(model, process.sigmas[1:], process.rho, images, condition, guidance, samples, seed)
     kappa = (1 - seen.rho) * seen.departure
     worst = _first_worst(kappa)

@@ -109,6 +109,7 @@ def assert_matches_schedule(
     """
     began = time.perf_counter()
     expect_denoiser(model)
+    process.require_e1("assert_matches_schedule")
     count = max(sample_count(samples), process.steps)
     taken = _take(model, process, sampler, images, condition, count, seed)
     tol = (1e-9 if taken.y.dtype == np.float64 else 1e-4) if tol is None else tol

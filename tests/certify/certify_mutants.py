@@ -589,14 +589,15 @@ def suite(folder, entries):
 
 
 def main() -> None:
-    """Tries every ``stride``-th mutant; prints what a right kernel fails, how many there are, and who survives."""
+    """Tries every ``stride``-th mutant (of some files); prints what a right kernel fails, how many there are, who survives."""
     import certify_gallery as gallery
 
-    stride, folder = int(sys.argv[1]), Path(sys.argv[2])
+    stride, folder, files = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:] or FILES
     cases = suite(folder, gallery.valid(gallery.models(folder)))
     every = [
         (file, *site)
         for file, text in SOURCES.items()
+        if file in files
         for site in sorted(sites(ast.parse(text), file), key=lambda s: s[0])
     ]
     tried = every[::stride]

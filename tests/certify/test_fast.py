@@ -60,10 +60,9 @@ def test_enclosures_contain_those_of_arb_on_the_gallery(tmp_path):
     for card in gallery.models(tmp_path).values():
         size, classes = kernel.Model(card).size, kernel.Model(card).classes
         centre = np.random.default_rng(0).standard_normal(size)
-        pairs = ((0.001, 0.01), (0.4, 0.7))
-        assert compare(card, centre, RADII, pairs, range(classes + 1), (1.0, 3.0) if classes else (1.0,)) == 12 * (
-            classes + 1
-        ) * (2 if classes else 1)
+        guidances = (1.0, 3.0) if classes else (1.0,)
+        count = compare(card, centre, RADII, ((0.001, 0.01), (0.4, 0.7)), range(classes + 1), guidances)
+        assert count == 2 * len(RADII) * (classes + 1) * len(guidances)
 
 
 def test_enclosures_contain_those_of_arb_on_random_networks(tmp_path):

@@ -1,0 +1,97 @@
+"""torch modules as pure JAX functions, by torchax. Everything of fpjax that needs torch goes through here.
+
+torch, torchax, diffusers and transformers come with the extra ``fpjax[diffusers]`` and are imported when first needed.
+In this room: building a module from a part of a checkpoint (its class looked up in diffusers, its weights read by
+:mod:`fpjax.diffusers.folder`, so that nothing is unpickled), and turning it into a function. Not in this room: what a
+network's arguments mean (families).
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fpjax.diffusers import folder
+from fpjax.diffusers.folder import Part
+from fpjax.evidence import FpjaxError
+
+EXTRA = "pip install 'fpjax[diffusers]'"
+
+
+@contextlib.contextmanager
+def quiet():
+    """Other people's import warnings and loose promotion, kept from a user's strict settings."""
+    with (
+        warnings.catch_warnings(),
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+    ):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def need(name: str, why: str):
+    """The module ``name`` of the extra.
+
+    Raises:
+      FpjaxError: saying which extra to install, where it is missing.
+    """
+    try:
+        with quiet():
+            return importlib.import_module(name)
+    except ImportError as error:
+        raise FpjaxError(f"{why} needs {name.partition('.')[0]}, which is not installed; {EXTRA}") from error
+
+
+def build(part: Part):
+    """The torch module of a part, in eval mode, with its weights; float32.
+
+    Raises:
+      FpjaxError: if its class is not diffusers', its configuration describes no module, or its weights do not fit.
+    """
+    torch, diffusers = need("torch", f"{part.kind} of {part.path}"), need("diffusers", f"{part.kind} of {part.path}")
+    tensors = folder.read_tensors(part.path)
+    kind = getattr(diffusers, part.kind, None)
+    if not (isinstance(kind, type) and issubclass(kind, torch.nn.Module)):
+        raise FpjaxError(f"{part.path} is a {part.kind}, which diffusers {diffusers.__version__} does not have")
+    try:
+        with quiet():
+            module: Any = kind.from_config(part.config)
+    except Exception as error:
+        raise FpjaxError(f"config.json of {part.path} describes no {part.kind} ({first_line(error)})") from error
+    wanted = {name: tuple(t.shape) for name, t in module.state_dict().items()}
+    folder.compare(part.path, wanted, tensors)
+    module.load_state_dict({name: torch.from_numpy(np.array(t)) for name, t in tensors.items()}, assign=True)
+    return module.eval().requires_grad_(False)
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Function:
+    """A torch module in eval mode as a pure JAX function of its tensors; hashes by identity."""
+
+    module: Any
+
+    def __call__(self, params: dict[str, jax.Array], /, **arguments):
+        """What the module returns, for arrays and pytrees of arrays as keywords."""
+        torch, torchax = need("torch", "the bridge"), need("torchax", "the bridge")
+        env = torchax.default_env()
+        with quiet():
+            tensors, given = env.j2t_iso((dict(params), arguments))
+            with env:
+                return env.t2j_iso(torch.func.functional_call(self.module, tensors, (), given))
+
+
+def extract(module) -> dict[str, jax.Array]:
+    """The tensors of a module, parameters and buffers, as JAX arrays."""
+    named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    return {name: jnp.asarray(np.asarray(t.detach().cpu().numpy())) for name, t in named.items()}
