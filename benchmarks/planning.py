@@ -48,8 +48,9 @@ def counted(images: int, steps: int, w: float) -> dict[str, float]:
         "guidance limit": 0.0,
         "pairs": 3.0 * 5 * each,
     }
+    seen = auditing._seen(inputs, grid, inversion)
     for i in range(steps):
-        m = auditing._measure(auditing._step(inputs, grid, i), inversion, i, jax.random.key(i), 1e-6)
+        m = auditing._measure(auditing._step(seen.x, grid, i), inversion, i, jax.random.key(i), 1e-6, seen)
         total["plain iteration"] += each * float(np.asarray(m.picard.evaluations).mean()) / steps
         s = m.spectrum
         products = 2 * np.asarray(s.symmetric.products) + sum(

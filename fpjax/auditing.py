@@ -423,10 +423,8 @@ def _picard(step: Step, targets, starts, tol, budget: Budget = BUDGET) -> Soluti
 
 
 def _picard_here(budget: Budget, shared, batch):
-    step, tol = shared
-
     def one(target, start, c):
-        p = step._replace(target=target, condition=c)
-        return solve(G, start, p, solver="picard", tol=tol, limit=budget.picard, stop="residual")
+        p = shared[0]._replace(target=target, condition=c)
+        return solve(G, start, p, solver="picard", tol=shared[1], limit=budget.picard, stop="residual")
 
     return jax.vmap(one)(*batch), ()

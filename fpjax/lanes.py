@@ -291,8 +291,8 @@ def run(x: Inputs, levels: Levels, goal: Goal, options: Options) -> Record:
 def share(options: Options, shared, lanes) -> tuple[Record, jax.Array]:
     """:func:`run` as :func:`fpjax.sharding.over_devices` takes it: ``shared`` is (den, guidance, levels, goal), ``lanes`` is
     (z, condition); the count of calls is each device's own."""
-    den, guidance, levels, goal = shared
-    out = _run(options, Inputs(den, *lanes, guidance), levels, goal)
+    (den, guidance, levels, goal), (z, condition) = shared, lanes
+    out = Record(*_run(options, Inputs(den, z, condition, guidance), levels, goal))
     return out._replace(calls=None), out.calls  # pyright: ignore[reportArgumentType]
 
 

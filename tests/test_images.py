@@ -89,7 +89,7 @@ def tiff() -> bytes:
         (tiff(), "no PNG or JPEG"),
         (bomb(100_000, 100_000), "million pixels"),
         (bomb(9000, 9000), "million pixels"),
-        (bomb(10, 10)[:60], "damaged or truncated"),
+        (bomb(10, 10)[:48], "damaged or truncated"),
         (bomb(500, 500), "damaged or truncated"),
     ],
 )

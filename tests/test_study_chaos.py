@@ -54,6 +54,12 @@ class Chaos:
         while not self.path.with_suffix(".started").exists() and child.poll() is None:
             time.sleep(0.01)
 
+    def getting_on(self, child: subprocess.Popen) -> None:
+        """Waits until its workers have done something."""
+        before = self.log.stat().st_size
+        while self.log.stat().st_size == before and child.poll() is None:
+            time.sleep(0.01)
+
     def writing(self) -> None:
         """Waits for a write to begin."""
         wal, until = Path(f"{self.path}-wal"), time.monotonic() + 2
@@ -113,6 +119,8 @@ def test_kill_9_at_any_moment_loses_and_doubles_nothing(tmp_path):
         when = rng.choice(["starting", "working", "working", "writing", "writing"])
         if when != "starting":
             chaos.working(child)
+            if rng.random() < 0.8:
+                chaos.getting_on(child)
             for _ in range(rng.choice([0, 0, 1, 2])):
                 time.sleep(rng.random() * 0.8)
                 workers = [pid for pid in chaos.workers_left() if pid != child.pid]

@@ -21,13 +21,13 @@ class _Compiling:
     def __init__(self):
         self.spans: list[tuple[float, float]] = []
 
-    def heard(self, event: str, seconds: float, **_) -> None:
+    def heard(self, event: str, duration_secs: float, **_) -> None:
         """JAX tells of an event when it ends."""
         if event.startswith(COMPILING):
             now = time.perf_counter()
-            while self.spans and self.spans[-1][0] >= now - seconds:
+            while self.spans and self.spans[-1][0] >= now - duration_secs:
                 self.spans.pop()
-            self.spans.append((now - seconds, now))
+            self.spans.append((now - duration_secs, now))
 
     def read(self) -> float:
         """The seconds since the last reading."""

@@ -19,6 +19,8 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
 TICK_S = 1.0  # how often a worker looks whether its coordinator is alive
+START_S = 600.0  # a process that has not started by then never will
+READY = "ready"
 
 
 class WorkerLost(Exception):
@@ -48,7 +50,8 @@ class _Worker:
         self.process.start()
         theirs.close()  # so that the pipe ends when the process does
         self.task: Task | None = None
-        self.deadline = float("inf")
+        self.deadline = time.monotonic() + START_S
+        self.ready = False  # the time that a process takes to start is not the cell's
 
     def begin(self, task: Task) -> bool:
         """Sends a task; False if it is none that can be sent. A dead process is found out by :meth:`end`."""
@@ -60,13 +63,24 @@ class _Worker:
             _end(task.out, error=error)
             return False
         self.task = task
-        self.deadline = time.monotonic() + (float("inf") if task.limit_s is None else task.limit_s)
+        if self.ready:
+            self._time()
         return True
 
+    def _time(self) -> None:
+        """Sets the deadline of what it does now."""
+        limit = None if self.task is None else self.task.limit_s
+        self.deadline = float("inf") if limit is None else time.monotonic() + limit
+
     def end(self) -> bool:
-        """Takes the answer that the pipe holds; False if the process is gone, and the task with it."""
+        """Takes the message that the pipe holds; False if the process is gone, and the task with it."""
         try:
-            result, error = self.pipe.recv()
+            message = self.pipe.recv()
+            if message == READY:
+                self.ready = True
+                self._time()
+                return True
+            result, error = message
         except (EOFError, OSError):
             self.kill()
             if self.task is not None:
@@ -158,8 +172,8 @@ class Pool:
         for worker in [w for w in self.workers if w.deadline <= now]:
             worker.kill()
             self.workers.remove(worker)
-            assert worker.task is not None
-            _end(worker.task.out, error=TimeoutError())
+            if worker.task is not None:
+                _end(worker.task.out, error=TimeoutError() if worker.ready else WorkDropped("it did not start"))
 
 
 def serve(pipe: Connection, parent: int, cores: int) -> None:
@@ -167,6 +181,8 @@ def serve(pipe: Connection, parent: int, cores: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the coordinator decides
     _die_with(parent)
     share(cores)
+    with contextlib.suppress(OSError):
+        pipe.send(READY)
     while True:
         try:
             function, args = pipe.recv()
