@@ -302,8 +302,8 @@ def _seen(x, process: Process, inversion: Inversion) -> _Seen:
     found = np.asarray(multistep.jacobians(x, table, path), np.float64)
     weights = np.asarray(process.table)
     coupled = np.stack([multistep.coupling(j, process.rho, weights).modulus for j in found])
-    rho = process.rho.reshape(-1, *[1] * (path.ndim - 2))
-    memory = jnp.asarray(1 - rho, path.dtype) * multistep.memory_of(x, table, path[:, 1:])
+    gaps = jnp.asarray(1 - process.rho, path.dtype).reshape(1, -1, *[1] * (path.ndim - 2))
+    memory = gaps * multistep.memory_of(x, table, path[:, 1:])
     rows = [
         first_order(r, (1 - r) * w, s) for r, w, s in zip(process.rho, weights[:, 0], process.levels[1:], strict=True)
     ]

@@ -111,7 +111,7 @@ def memory_of(x: Inputs, table: Table, path) -> jax.Array:
     total = jnp.zeros_like(d)
     for k in range(1, count):
         ahead = jnp.concatenate([d[:, k:], jnp.zeros_like(d[:, : min(k, steps)])], axis=1)[:, :steps]
-        total = total + ahead * table.weights[:, k].reshape(-1, *[1] * (d.ndim - 2))
+        total = total + ahead * _axis(table.weights[:, k], d.ndim)
     return total
 
 

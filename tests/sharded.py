@@ -1,4 +1,4 @@
-"""What the sharding tests do in processes of their own: ``python sharded.py OUT [ADDRESS PROCESS PROCESSES]``.
+"""What the sharding tests do in processes of their own: ``python sharded.py OUT [ADDRESS PROCESS PROCESSES | pieces]``.
 
 Writes the audit of one batch as JSON, and what each device held. The number of devices comes from XLA_FLAGS.
 """
@@ -43,7 +43,42 @@ def held(n: int) -> dict:
     return found
 
 
+def coupled(v):
+    """A symmetric operator with a wide spectrum, whose neighbours lie on other devices."""
+    import jax.numpy as jnp
+
+    return jnp.linspace(-1, 2, v.size, dtype=v.dtype) ** 3 * v + 0.1 * (jnp.roll(v, 1) + jnp.roll(v, -1))
+
+
+def pieces() -> dict:
+    """One large point whose Lanczos vectors are cut over the devices, with a full basis and a restarted one: the extremes and
+    what a device needs."""
+    import numpy as np
+    from jax.sharding import Mesh
+
+    from fpjax.jacobian import extreme_eigenvalues
+
+    over = Mesh(np.asarray(jax.devices()), ("pieces",)) if jax.device_count() > 1 else None
+    found = {}
+    for d in (2**13, 2**16):
+
+        def extremes(key, d=d):
+            return extreme_eigenvalues(coupled, d, key, tol=1e-9, steps=200, dtype="float64", over=over)
+
+        compiled = jax.jit(extremes).lower(jax.random.key(0)).compile()
+        out = compiled(jax.random.key(0))
+        found[str(d)] = {
+            "extremes": [float(out.low), float(out.high)],
+            "bytes": compiled.memory_analysis().temp_size_in_bytes,
+        }
+    return found
+
+
 def main(out: str, address: str = "", process: str = "0", processes: str = "1") -> None:
+    if address == "pieces":
+        with open(out, "w") as file:
+            json.dump(pieces(), file)
+        return
     if address:
         jax.distributed.initialize(address, int(processes), int(process))
     import fpjax

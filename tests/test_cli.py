@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -42,6 +43,15 @@ def test_json_alone_goes_to_stdout(call):
     result = call("audit", "digits-monotone", *SMALL, "--json")
     assert result.exit_code == 0
     assert json.loads(result.stdout)["model"] == "digits-monotone"
+
+
+def test_the_recorded_command_derives_the_rows_again(call):
+    first = json.loads(call("audit", "digits-monotone", *SMALL, "--json").stdout)
+    command = shlex.split(first["command"])
+    assert command[:3] == ["fpjax", "audit", "digits-monotone"]
+    again = json.loads(call(*command[1:], "--json").stdout)
+    assert again["rows"] == first["rows"]
+    assert again["curves"] == first["curves"]
 
 
 def test_require_decides_the_exit_code(call):

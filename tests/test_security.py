@@ -131,6 +131,25 @@ def test_the_fuzzer_sees_a_reader_that_crashes(monkeypatch):
     assert len(fuzz.fuzz("study", 5, 0, None)["crashes"]) == 5
 
 
+def test_an_audit_that_looked_nothing_up_does_not_say_safe():
+    import importlib.util
+
+    where = importlib.util.spec_from_file_location("audit", ROOT.parent / ".ci" / "audit.py")
+    assert where is not None
+    audit = importlib.util.module_from_spec(where)
+    where.loader.exec_module(audit)  # pyright: ignore
+    clean = {"name": "a", "version": "1", "vulns": []}
+    skipped = {"name": "b", "skip_reason": "not found"}
+    bad = {"name": "c", "version": "2", "vulns": [{"id": "PYSEC-1", "fix_versions": []}]}
+    assert audit.judged({"dependencies": [clean]}) == (["1 packages looked up, 0 vulnerabilities"], 0)
+    told, code = audit.judged({"dependencies": [clean, skipped]})
+    assert code == 0
+    assert "NOT LOOKED UP" in told[-1]
+    told, code = audit.judged({"dependencies": [bad]})
+    assert code == 1
+    assert "PYSEC-1" in told[0]
+
+
 def test_docs_say_how_a_cluster_is_closed_to_others():
     page = (ROOT.parent / "docs" / "studies.md").read_text()
     assert re.search(r"--tls-ca-file.*--tls-cert.*--tls-key", page, re.DOTALL)

@@ -88,3 +88,14 @@ def test_two_processes_agree_on_an_audit(audits, tmp_path):
     assert first == second
     assert first["devices"] == 8
     assert agree(audits[1], first) <= WITHIN
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_one_point_in_pieces(tmp_path):
+    """Lanczos vectors cut over 8 devices: the same extremes, and an eighth of the memory on each."""
+    outs = {n: tmp_path / f"{n}.json" for n in (1, 8)}
+    one, eight = (outcome(command(n, str(out), "pieces"), out) for n, out in outs.items())
+    for d, whole in one.items():
+        np.testing.assert_allclose(eight[d]["extremes"], whole["extremes"], atol=WITHIN)
+        assert eight[d]["bytes"] <= whole["bytes"] / 8 * 1.25

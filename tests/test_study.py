@@ -100,6 +100,8 @@ BAD = {
     "unknown process": (GOOD.replace("ddim", "magic"), "magic"),
     "a trillion cells": (f"seeds = {list(range(100_000))}\nguidance = {list(range(100_000))}\n" + GOOD, "1e+10 cells"),
     "no such model": (GOOD.replace("digits-plain", "vanished"), "vanished"),
+    "a name longer than any": (GOOD.replace("digits-plain", "[" * 3000), "unknown model"),
+    "a name with a zero": (GOOD.replace("digits-plain", "a\\u0000b"), "unknown model"),
     "no such data": (GOOD + '[images]\ndata = "faces"\n', "faces"),
     "too many images": (GOOD + "[images]\ncount = 5000\n", "297"),
     "unknown solver": ('solver = "hope"\n' + GOOD, "hope"),

@@ -105,7 +105,7 @@ class Chaos:
 def test_kill_9_at_any_moment_loses_and_doubles_nothing(tmp_path):
     """Coordinators while they start, work and write, and workers, by the dozen. After each kill of a coordinator: what the
     file says is done stays done, and is never done again. At the end the table equals the uninterrupted one."""
-    n, kills, rng = (30_000, 200, random.Random(1)) if FULL else (800, 8, random.Random(1))
+    n, kills, rng = (3000, 200, random.Random(1)) if FULL else (200, 8, random.Random(1))
     made(tmp_path / "whole.sqlite", n)
     chaos, killed = Chaos(tmp_path, n), Counter()
     while killed.total() < kills:
@@ -135,8 +135,8 @@ def test_kill_9_at_any_moment_loses_and_doubles_nothing(tmp_path):
 
 @pytest.mark.parametrize(("word", "after"), [("BEGIN", 2), ("UPDATE cell", 30), ("COMMIT", 2)])
 def test_a_kill_inside_a_write_leaves_all_of_it_or_nothing(word, after, tmp_path):
-    made(tmp_path / "whole.sqlite", 200)
-    chaos = Chaos(tmp_path, 200)
+    made(tmp_path / "whole.sqlite", 60)
+    chaos = Chaos(tmp_path, 60)
     child = chaos.start(word, str(after))
     child.communicate()
     assert child.returncode == -signal.SIGKILL
@@ -145,8 +145,8 @@ def test_a_kill_inside_a_write_leaves_all_of_it_or_nothing(word, after, tmp_path
 
 
 def test_sigterm_ends_a_study_with_everything_on_disk(tmp_path):
-    made(tmp_path / "whole.sqlite", 300)
-    chaos = Chaos(tmp_path, 300)
+    made(tmp_path / "whole.sqlite", 60)
+    chaos = Chaos(tmp_path, 60)
     child = chaos.start()
     chaos.working(child)
     while not chaos.log.read_text():

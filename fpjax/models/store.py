@@ -101,19 +101,26 @@ def card_path(source: str | os.PathLike) -> Path:
     if str(source) in names():
         return embedded
     path = Path(source)
-    if path.is_dir():
-        cards = sorted(p for p in path.glob("*.json") if p.with_suffix(".safetensors").exists())
-        if len(cards) != 1:
-            raise FpjaxError(
-                f"{path} holds {len(cards)} models (a .json card beside .safetensors weights); name one file"
-            )
-        return cards[0]
-    card = path.with_suffix(".json") if path.suffix in (".safetensors", ".json") else path
-    if card.is_file():
-        return card
+    try:
+        if path.is_dir():
+            return _only_card(path)
+        card = path.with_suffix(".json") if path.suffix in (".safetensors", ".json") else path
+        if card.is_file():
+            return card
+    except (OSError, ValueError):
+        pass  # too long for a name, or with signs that none has
     raise FpjaxError(
-        f"unknown model {str(source)!r}; choose one of {', '.join(names())}, or give a folder with a model"
+        f"unknown model {str(source)[:200]!r}; choose one of {', '.join(names())}, or give a folder with a model"
     )
+
+
+def _only_card(folder: Path) -> Path:
+    cards = sorted(p for p in folder.glob("*.json") if p.with_suffix(".safetensors").exists())
+    if len(cards) != 1:
+        raise FpjaxError(
+            f"{folder} holds {len(cards)} models (a .json card beside .safetensors weights); name one file"
+        )
+    return cards[0]
 
 
 def read_card(path: Path) -> dict:
