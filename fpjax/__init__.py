@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # what __getattr__ finds at run time, for type checkers and e
     from fpjax import schedulers as schedulers
     from fpjax import solve as solve
     from fpjax import step as step
+    from fpjax import subject as subject
     from fpjax import testing as testing
     from fpjax import trajectory as trajectory
     from fpjax.auditing import Report as Report
@@ -74,6 +75,7 @@ _ROOMS = (
     "schedulers",
     "solve",
     "step",
+    "subject",
     "testing",
     "trajectory",
 )

@@ -14,38 +14,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from fpjax import curves, multistep, rules, sharding
+from fpjax.budget import BUDGET, Budget
 from fpjax.denoiser import Denoiser
 from fpjax.evidence import Evidence, FpjaxError, Verdict
-from fpjax.jacobian import MOST, Extremes, Spectrum, extreme_eigenvalues, spectrum, symmetric_part
+from fpjax.jacobian import Extremes, Spectrum, extreme_eigenvalues, spectrum, symmetric_part
 from fpjax.process import Process
 from fpjax.samplers import MULTISTEP, first_order, with_sampler
 from fpjax.solve import Solution, check_solver, solve
 from fpjax.step import G, Step, denoised
 from fpjax.trajectory import Inversion, declared_modulus, generate, invert, prepare, stepped
 
-PICARD_LIMIT = 200  # plain iterations allowed by the question "convergence"
 SPECTRUM_TOL = 1e-6  # Ritz residual, relative; in float32 a hundred roundings, which is more
 DENSE = 1024  # values in a point up to which dense Jacobians are taken
 PAIR_SIZES = (1e-1, 1e-2, 1e-3, 1e-4)  # lengths of a witness pair, relative to the point's norm
-
-
-class Budget(NamedTuple):
-    """How much an audit spends on each step; the default suits small networks, and less is weaker evidence.
-
-    Attributes:
-      points: for each image, 1 to 3: where the solver ended, the naive start, a fresh sample at this noise level.
-      lanczos: most iterations of each spectrum; an extreme eigenvalue may then be missed, and its residual says so.
-      picard: plain iterations allowed by the question "convergence".
-      at_once: points whose spectra are computed together; memory is proportional to it. None: all.
-    """
-
-    points: int = 3
-    lanczos: int = MOST
-    picard: int = PICARD_LIMIT
-    at_once: int | None = None
-
-
-BUDGET = Budget()
 
 
 class Measured(NamedTuple):
@@ -181,7 +162,7 @@ def audit(
     tol = (1e-12 if dtype == jnp.float64 else 1e-6) if tol is None else tol
     for name in (solver, *histories):
         check_solver(name, tol, limit)
-    _check_budget(budget)
+    budget.check()
     total = len(weights) * (process.steps + 1)
     report = Report(den.name, process.describe(), weights, [], [], [], {})
     report.settings = {
@@ -226,13 +207,6 @@ def audit(
     if progress is not None:
         progress(total, total, "done")
     return report
-
-
-def _check_budget(budget: Budget) -> None:
-    if budget.points not in (1, 2, 3):
-        raise FpjaxError(f"an audit looks at 1, 2 or 3 points for each image and step, not {budget.points}")
-    if budget.lanczos < 2 or budget.picard < 1 or (budget.at_once is not None and budget.at_once < 1):
-        raise FpjaxError("an audit needs at least 2 Lanczos iterations, 1 plain iteration and 1 point at once")
 
 
 def apply_structure(report: Report, proved, file: str) -> None:

@@ -75,7 +75,7 @@ def audit(
 
     import fpjax
     from fpjax import subject
-    from fpjax.auditing import Budget
+    from fpjax.budget import Budget
     from fpjax.models.store import is_diffusers
     from fpjax.report import check_writable, to_json
 

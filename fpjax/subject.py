@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fpjax import data, process
+from fpjax import images as photos
 from fpjax.denoiser import Denoiser
 from fpjax.evidence import FpjaxError
 from fpjax.models import store
@@ -143,7 +144,7 @@ def read_images(files: list[Path], shape: tuple[int, ...], encoder=None) -> np.n
     """Image files, centre-cropped to a square, scaled to a model's size, in [-1, 1]; through an encoder for a latent model.
 
     Raises:
-      FpjaxError: for a file that is no image, or a model that takes none.
+      FpjaxError: for a file that is no image (:func:`fpjax.images.read`), or a model that takes none.
     """
     factor, channels = (1, shape[0]) if encoder is None else (encoder.factor, encoder.channels)
     if len(shape) != 3 or channels not in (1, 3):
@@ -152,13 +153,9 @@ def read_images(files: list[Path], shape: tuple[int, ...], encoder=None) -> np.n
 
     found = []
     for file in files:
-        try:
-            with Image.open(file) as opened:
-                picture = ImageOps.fit(
-                    opened.convert("RGB" if channels == 3 else "L"), (shape[2] * factor, shape[1] * factor)
-                )
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise FpjaxError(f"{file} cannot be read as an image; give PNG or JPEG files, or a number") from error
+        values = np.clip(np.rint(127.5 * (photos.read(file) + 1)), 0, 255).astype(np.uint8)
+        picture = Image.fromarray(values).convert("RGB" if channels == 3 else "L")
+        picture = ImageOps.fit(picture, (shape[2] * factor, shape[1] * factor))
         pixels = np.asarray(picture, np.float32) / 127.5 - 1
         found.append(pixels[None] if channels == 1 else pixels.transpose(2, 0, 1))
     stacked = np.stack(found)

@@ -12,6 +12,7 @@ import pytest
 
 import fpjax
 from fpjax import auditing, process, report
+from fpjax.budget import PICARD_LIMIT
 from fpjax.denoiser import Facts
 from fpjax.evidence import Exit, FpjaxError
 from fpjax.step import Step
@@ -56,7 +57,7 @@ def jacobian(y, sigma, c, w=1.0):
 
 def test_the_documented_constants():
     assert inspect.signature(fpjax.audit).parameters["limit"].default == 400
-    assert auditing.PICARD_LIMIT == 200
+    assert PICARD_LIMIT == 200
     assert auditing.SPECTRUM_TOL == 1e-6
     assert auditing.PAIR_SIZES == (1e-1, 1e-2, 1e-3, 1e-4)
     assert auditing._spectrum_tol(jnp.float64) == 1e-6
@@ -281,7 +282,7 @@ def test_the_report_says_what_was_asked(rep):
         "precision": "float64",
         "solver": "auto",
         "tol": 1e-12,
-        "picard_limit": auditing.PICARD_LIMIT,
+        "picard_limit": PICARD_LIMIT,
         "lanczos": 256,
         "seed": SEED,
     }

@@ -230,7 +230,7 @@ def test_images_of_a_checkpoint(folder, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--images", "no.png"], "cannot be read as an image"),
+        (["--images", "no.png"], "no.png cannot be read"),
         (["--images", "0"], "at least 1 image"),
         (["--set", "clip_sample"], "KEY=VALUE"),
         (["--set", "magic=1"], "no setting 'magic'"),

@@ -66,6 +66,7 @@ ORDER = [
     "lipschitz",
     "lipschitz_page",
     "rules",
+    "budget",
     "curves",
     "auditing",
     "testing.asserting",

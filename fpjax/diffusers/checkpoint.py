@@ -156,7 +156,8 @@ def open_checkpoint(
         elif kind is not None:
             names = tuple(prompts or ())
             role = next(name for name in NETWORKS if name in parts)
-            tables = text.embed(path, kind, parts, list(names), shape[1:], (role, module))
+            pixels = tuple(n * _factor(path) for n in shape[1:])
+            tables = text.embed(path, kind, parts, list(names), pixels, (role, module))
         else:
             raise FpjaxError(
                 f"{path} is a {part.kind} without its text encoders; give the whole pipeline's folder, or embeddings="
@@ -171,6 +172,13 @@ def open_checkpoint(
     fn = Network(predict, _seen(steps), classes is not None)
     den = Denoiser.from_function(fn, params, shape, conditions=names, name=path.resolve().name)
     return Checkpoint(path, part, steps, den)
+
+
+def _factor(path: Path) -> int:
+    """Image pixels to a latent pixel, along each side."""
+    if not (path / "vae").is_dir():
+        return 1
+    return 2 ** (len(folder.read_part(path / "vae").config.get("block_out_channels", (64,))) - 1)
 
 
 def _seen(config: dict[str, Any]) -> Preconditioning:

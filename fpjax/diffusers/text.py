@@ -26,7 +26,7 @@ def _stable_diffusion_xl(pipe, prompts: list[str], size) -> Tables:
     text, _, pooled, _ = pipe.encode_prompt(prompts, device="cpu", do_classifier_free_guidance=False)
     if pipe.config.force_zeros_for_empty_prompt:
         text[-1], pooled[-1] = 0, 0
-    edge = [float(n) * pipe.vae_scale_factor for n in size]
+    edge = [float(n) for n in size]
     return {"text": text, "pooled": pooled, "time_ids": np.tile(np.float32([*edge, 0, 0, *edge]), (len(prompts), 1))}
 
 
@@ -82,7 +82,7 @@ def embed(path: Path, kind: str, parts: dict[str, tuple[str, str]], prompts: lis
 
     Args:
       path: the pipeline's folder. kind: its class. parts: from :func:`fpjax.diffusers.folder.read_index`.
-      size: (h, w) of a point, which SDXL is told. network: name and module of the denoising network, built already.
+      size: (h, w) in pixels of the image, which SDXL is told. network: name and module of the denoising network, built already.
 
     Raises:
       FpjaxError: for pipelines whose prompts fpjax cannot encode, and for parts that are damaged.

@@ -62,9 +62,9 @@ def test_one_changed_line_inverts_where_diffusers_guesses(shelf, pipe, image):
         **DDIMScheduler.from_config(shelf.open("stable-diffusion").scheduler).config,
     }
     forward = DDIMScheduler.from_config(config)
-    ours = fpjax.diffusers.InverseScheduler(forward, iterations=12)
+    ours = fpjax.diffusers.InverseScheduler(forward, iterations=40)
     latent = run(pipe, torch.from_numpy(image), ours)
-    assert len(ours.residuals) == 12 * STEPS
+    assert len(ours.residuals) == 40 * STEPS
     solved = error(run(pipe, latent, forward), image)
     naive = run(pipe, torch.from_numpy(image), DDIMInverseScheduler.from_config(config))
     guessed = error(run(pipe, naive, forward), image)
@@ -77,7 +77,7 @@ def test_one_changed_line_inverts_where_diffusers_guesses(shelf, pipe, image):
 def test_the_inverse_scheduler_agrees_with_invert(shelf, pipe, image):
     checkpoint = shelf.open("stable-diffusion")
     inv = fpjax.invert(checkpoint.denoiser, image, checkpoint.process(STEPS), condition="cat", tol=1e-5)
-    ours = fpjax.diffusers.InverseScheduler(checkpoint.scheduler, iterations=12)
+    ours = fpjax.diffusers.InverseScheduler(checkpoint.scheduler, iterations=40)
     assert error(run(pipe, torch.from_numpy(image), ours), inv.latent) < 1e-3
 
 

@@ -9,7 +9,7 @@ import torch
 from diffusers import DiffusionPipeline, UNet2DModel
 
 import fpjax
-from fpjax.auditing import Budget
+from fpjax.budget import Budget
 from fpjax.diffusers import bridge, families
 from fpjax.models import unet
 
