@@ -292,7 +292,7 @@ def share(options: Options, shared, lanes) -> tuple[Record, jax.Array]:
     """:func:`run` as :func:`fpjax.sharding.over_devices` takes it: ``shared`` is (den, guidance, levels, goal), ``lanes`` is
     (z, condition); the count of calls is each device's own."""
     (den, guidance, levels, goal), (z, condition) = shared, lanes
-    out = Record(*_run(options, Inputs(den, z, condition, guidance), levels, goal))
+    out: Record = _run(options, Inputs(den, z, condition, guidance), levels, goal)  # pyright: ignore[reportAssignmentType]
     return out._replace(calls=None), out.calls  # pyright: ignore[reportArgumentType]
 
 

@@ -145,7 +145,7 @@ def run(x: Inputs, table: Table, goal: Goal, solver: str, depth: int) -> Record:
         old = (c.lane, c.path, c.inner, c.residual, c.failed, c.evaluations)
         kept = jax.tree.map(lambda a, b: jnp.where(_axis(live, a.ndim, 0), a, b), new, old)
         calls = c.calls + jnp.sum(jnp.max(s.evaluations, axis=0)).astype(jnp.int32) + 1
-        return _Carry(*kept, (c.slot + 1) % slots(c.lane), calls)
+        return _Carry(*kept, (c.slot + 1) % slots(c.lane), calls)  # pyright: ignore[reportCallIssue]
 
     end = jax.lax.while_loop(lambda c: jnp.any(c.lane.exit == Exit.RUNNING), body, _begin(x, table, ahead, machine))
     return Record(jnp.concatenate([x.z[:, None], end.path], axis=1), _record(end, goal), end.calls)

@@ -27,7 +27,8 @@ def _stable_diffusion_xl(pipe, prompts: list[str], size) -> Tables:
     if pipe.config.force_zeros_for_empty_prompt:
         text[-1], pooled[-1] = 0, 0
     edge = [float(n) for n in size]
-    return {"text": text, "pooled": pooled, "time_ids": np.tile(np.float32([*edge, 0, 0, *edge]), (len(prompts), 1))}
+    ids = np.asarray([*edge, 0, 0, *edge], np.float32)
+    return {"text": text, "pooled": pooled, "time_ids": np.tile(ids, (len(prompts), 1))}
 
 
 def _stable_diffusion_3(pipe, prompts: list[str], size) -> Tables:

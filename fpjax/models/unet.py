@@ -72,7 +72,8 @@ class Config:
         unknown = sorted(set(config) - {f.name for f in dataclasses.fields(cls)})
         if unknown:
             raise FpjaxError(f"a UNet2DModel has no option {unknown[0]!r}; save the checkpoint again")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()})
+        hashable: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+        return cls(**hashable)
 
     def uncovered(self) -> str | None:
         """The first option that this file does not have, in words, or None where it has them all."""
@@ -305,7 +306,7 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
     t = jax.ShapeDtypeStruct((), jnp.float32)
     label = jax.ShapeDtypeStruct((), jnp.int32)
     try:
-        jax.eval_shape(lambda *a: network(get, config, *a), x, t, label)
+        jax.eval_shape(lambda *a: network(get, config, *a), x, t, label)  # pyright: ignore[reportArgumentType]
     except (TypeError, ValueError, ZeroDivisionError, IndexError) as error:
         raise FpjaxError(f"config.json describes no network ({str(error).splitlines()[0]})") from error
     return found
