@@ -27,10 +27,10 @@ DEPTH = 8  # secant pairs of a history, as in a trajectory
 ROOM = 2**25  # numbers that the pairs of all steps may take at once
 
 
-def edges(measured: Spectrum) -> tuple[float, float, float]:
-    """Smallest and largest eigenvalue of sym J, and largest ||J - J^T||/2, over the points of a step."""
+def edges(measured: Spectrum) -> tuple[float, float]:
+    """Smallest and largest eigenvalue of sym J over the points of a step."""
     low, high = (np.asarray(a, np.float64) for a in (measured.symmetric.low, measured.symmetric.high))
-    return float(low.min()), float(high.max()), float(np.asarray(measured.asymmetry.value, np.float64).max())
+    return float(low.min()), float(high.max())
 
 
 def window(rho: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -55,13 +55,12 @@ def record(
       tol: residual that the histories stop at. methods: solvers that get a history.
       memory: (n, steps, *shape), what a multistep sampler adds to each step from the noisier ones; None without.
     """
-    low, high, asymmetry = zip(*spectra, strict=True)
+    low, high = zip(*spectra, strict=True)
     below, above = window(process.rho)
     bound, spent = np.asarray(inversion.error_bound), np.asarray(inversion.evaluations)
     return {
         "lambda_min": [_short(v) for v in low],
         "lambda_max": [_short(v) for v in high],
-        "asymmetry": [_short(v) for v in asymmetry],
         "window_low": [_short(v) for v in below],
         "window_high": [_short(v) for v in above],
         "latent_error_bound": [_short(v) for v in bound.max(axis=0)],

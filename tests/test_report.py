@@ -81,9 +81,8 @@ def test_edges_are_the_outermost():
 
     class Measured:
         symmetric = extremes([0.1, -0.2], [1.0, 3.0])
-        asymmetry = type("N", (), {"value": np.asarray([0.0, 0.5])})
 
-    assert curves.edges(Measured) == (-0.2, 3.0, 0.5)
+    assert curves.edges(Measured) == (-0.2, 3.0)
 
 
 def test_an_audit_without_curves_is_still_read_and_drawn(rep, tmp_path):
