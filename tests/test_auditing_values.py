@@ -120,7 +120,7 @@ def test_plain_iteration_is_what_is_run(factor, code, iterations):
     den = fpjax.Denoiser.from_function(turn, np.float64(factor), SHAPE)
     target = jnp.asarray([[1.0, 0.0], [0.25, 0.0]])
     p = Step(den, jnp.asarray(1.0), jnp.asarray(0.0), jnp.zeros(SHAPE), jnp.zeros(2, jnp.int32))
-    run = auditing._picard(p, target, 0.5**21 * 1.0001)
+    run = auditing._picard(p, target, target, 0.5**21 * 1.0001)
     assert np.asarray(run.exit).tolist() == [code, code]
     assert int(run.iterations[0]) == iterations
     wanted = [iterations - 2, iterations][iterations == 200]
@@ -150,7 +150,8 @@ def test_the_pair_is_the_worst_of_those_tried():
         ratios = [np.linalg.norm(g - image[0]) / np.linalg.norm(u - y) for g, u in zip(image[1:], others, strict=True)]
         assert float(ratio[k]) == pytest.approx(max(ratios), rel=1e-9)
         assert np.allclose(pair[k], others[int(np.argmax(ratios))], rtol=1e-12)
-        assert float(s.norm.value[k]) == pytest.approx(np.linalg.norm(jacobian(y, 0.4, c, 2.0), 2), rel=1e-6)
+        away = np.eye(2) - jacobian(y, 0.4, c, 2.0)
+        assert float(s.departure.value[k]) == pytest.approx(np.linalg.norm(away, 2), rel=1e-6)
 
 
 def test_only_solved_images_count_for_the_error_of_solved_images():
@@ -171,17 +172,14 @@ def test_states_that_are_not_finite_are_replaced():
     inv = fpjax.invert(DEN, CLEAN, GRID, condition=CONDITION, guidance=2.0, tol=1e-12, limit=400)
     path = np.array(inv.path)
     path[0, 1:] = np.nan
-    measured = auditing._measure(
-        step_at(1, jnp.asarray(2.0)), dataclasses.replace(inv, path=path), 1, jax.random.key(0), 1e-12
-    )
+    broken, e1 = dataclasses.replace(inv, path=path), auditing._Seen(None, None, None)
+    measured = auditing._measure(step_at(1, jnp.asarray(2.0)), broken, 1, jax.random.key(0), 1e-12, e1)
     points = np.asarray(measured.y)
     assert np.array_equal(points[:2], [path[0, 0], path[1, 1]])
     assert np.array_equal(points[2:4], [path[0, 0], path[1, 2]])
     assert measured.image.tolist() == [0, 1, 0, 1, 0, 1]
     assert np.isfinite(points).all()
-    first = auditing._measure(
-        step_at(0, jnp.asarray(2.0)), dataclasses.replace(inv, path=path), 0, jax.random.key(0), 1e-12
-    )
+    first = auditing._measure(step_at(0, jnp.asarray(2.0)), broken, 0, jax.random.key(0), 1e-12, e1)
     assert np.array_equal(np.asarray(first.y)[2:4], [path[0, 0], path[1, 1]])
 
 
