@@ -224,6 +224,7 @@ def test_marks_are_obeyed(tmp_path):
     page = (
         "<!-- not run: never -->\n```python\nraise ValueError\n```\n"
         "<!-- run: no_such_module -->\n```python\nraise ValueError\n```\n"
-        "<!-- file: a.toml -->\n```toml\nx = 1\n```\n```python\nfrom pathlib import Path\nprint(Path('a.toml').read_text())\n```\n```text\nx = 1\n```\n"
+        "<!-- file: a.toml -->\n```toml\nx = 1\n```\n"
+        "```python\nfrom pathlib import Path\n\nprint(Path('a.toml').read_text())\n```\n```text\nx = 1\n```\n"
     )
     runner.run(page, tmp_path, runner.present(), skip_install=True)
