@@ -17,7 +17,7 @@ SHAPE = (4, 4)
 def posterior_mean(params, y, sigma, condition):
     """E3: the exact denoiser of a few points, of one half of them under a condition."""
     points, half = params
-    near = -jnp.sum((y - points) ** 2, axis=(1, 2)) / (2 * sigma**2)
+    near = -jnp.sum((y[None] - points) ** 2, axis=(1, 2)) / (2 * sigma**2)
     kept = (half == condition) | (condition == len(CAPTIONS))
     weights = jax.nn.softmax(jnp.where(kept, near, jnp.full_like(near, -jnp.inf)))
     return jnp.tensordot(weights, points, 1)
