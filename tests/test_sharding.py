@@ -12,6 +12,7 @@ import pytest
 
 SCRIPT = Path(__file__).parent / "sharded.py"
 WITHIN = 1e-10
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]  # every process compiles the whole audit
 
 
 def command(devices: int, *words: str) -> subprocess.Popen:
