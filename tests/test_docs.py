@@ -1,6 +1,6 @@
 """The docs: every page's blocks are well formed, chapters are those of the modules, figures have scripts, words have places.
 
-What takes longer (running every block, building the site) is `make docs-check` and `make docs`, which .ci/run calls; a few
+What takes longer (running every block, building the site) is `make docs-check` and `make docs`; a few
 pages are run here too.
 """
 
