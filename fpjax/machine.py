@@ -28,7 +28,7 @@ DROPS = 2  # times that this happens without the residual halving in between bef
 WINDOW = 12  # moves over which the residual must halve, or Newton takes over
 PROBES = 40  # the most Krylov vectors of one Newton step
 FORCING = (1e-3, 0.1)  # a Newton direction leaves a share of the residual within these (Eisenstat & Walker 1996)
-IDLE = 40  # evaluations that did not lower the residual by a tenth before auto strides
+IDLE = 70  # evaluations that did not lower the residual by a tenth before auto strides; slow searches do arrive
 STRIDE = 0.2  # the longest Newton step without a line search, in lengths of the point
 STRIDES = 20  # the most such steps that do not get below the residual that they began at
 

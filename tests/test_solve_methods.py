@@ -231,3 +231,10 @@ def test_three_pairs_do_for_a_symmetric_map():
     )
     assert int(few.exit) == int(all_pairs.exit) == Exit.CONVERGED
     assert int(few.evaluations) <= 1.7 * int(all_pairs.evaluations)
+
+
+def test_auto_gives_up_no_slow_search_on_a_monotone_network():
+    """24 held-out digits at 10 steps, each with one solution (T2): slow steps of the line search are no local minimum."""
+    den = fpjax.load("digits-monotone")
+    x, c = fpjax.samples("digits", n=24)
+    assert fpjax.invert(den, x.astype(np.float64), fpjax.process.ddim(10), condition=c, tol=1e-10).solved.all()
