@@ -27,9 +27,10 @@ def held(n: int) -> dict:
     goal = make_goal(jnp.float64, 1e-8, 50)
     options = lanes.Options()
     step = auditing._step(inputs, grid, 1)
+    bare = step._replace(condition=None)
     programs = {
         "invert": (lanes.share, options, (inputs.den, inputs.guidance, levels, goal), (inputs.z, inputs.condition)),
-        "look": (auditing._look_here, auditing.BUDGET, (step._replace(condition=None), jax.random.key(0)), (inputs.z, inputs.condition)),
+        "look": (auditing._look_here, auditing.BUDGET, (bare, jax.random.key(0)), (inputs.z, inputs.condition)),
     }  # fmt: skip
     found = {"path": [s.data.nbytes for s in inversion.path.addressable_shards]}
     for name, (function, options, shared, batch) in programs.items():
