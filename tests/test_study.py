@@ -308,7 +308,6 @@ def test_a_cluster_that_loses_a_worker_and_its_scheduler_ends_the_study(cluster,
     assert table(tmp_path / "s.sqlite") == table(tmp_path / "whole.sqlite")
 
 
-@pytest.mark.slow
 def test_a_closed_cluster_does_a_study_for_those_who_have_its_certificate(tmp_path):
     """The command of the page, with TLS; without the certificate it is one sentence."""
     key, cert = str(tmp_path / "key.pem"), str(tmp_path / "cert.pem")
@@ -353,7 +352,6 @@ def test_the_page_shows_a_study():
     assert study.parse(blocks("toml")[0]).size == 2 * 3 * 2 * 2 * 8
 
 
-@pytest.mark.slow
 def test_a_study_from_python_and_the_command_line(tmp_path):
     """A real audit by the page's lines; the command finds it done. Its rows are those of fpjax.audit, its exports agree."""
     file, path = tmp_path / "study.toml", tmp_path / "study.sqlite"
@@ -376,7 +374,11 @@ def test_a_study_from_python_and_the_command_line(tmp_path):
     ask("export", str(path), str(tmp_path / "t.parquet"))
     x, labels = fpjax.samples("digits", 2)
     report = fpjax.audit(
-        fpjax.load("digits-plain"), fpjax.process.ddim(2), images=x.astype(np.float64), condition=labels
+        fpjax.load("digits-plain"),
+        fpjax.process.ddim(2),
+        images=x.astype(np.float64),
+        condition=labels,
+        histories=(),
     )
     with study.Store(path) as store:
         found = list(lines(store))

@@ -42,7 +42,7 @@ class Dask:
         try:
             self.client = Client(scheduler, timeout=PATIENCE_S, set_as_default=False) if self.mine else scheduler
             self.client.wait_for_workers(1, timeout=PATIENCE_S)
-        except (OSError, ValueError, TimeoutError) as error:
+        except (OSError, TypeError, ValueError, TimeoutError) as error:  # TypeError: tls:// without a certificate
             raise FpjaxError(f"no Dask scheduler with workers answers at {scheduler}: {error}") from None
 
     @property
