@@ -28,11 +28,12 @@ setup: $(VENV)/.installed
 verify: setup
 	$(BIN)/fpjax audit
 
+# A file's tests stay in one process, which compiles and audits for all of them.
 test: setup
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: setup
-	FPJAX_FULL=1 $(BIN)/python -m pytest -n 2 --timeout 3600
+	FPJAX_FULL=1 $(BIN)/python -m pytest -n 2 --dist loadfile --timeout 3600
 
 # Pages in a real browser: Chromium and its driver from the system, selenium and axe-core from their registries.
 test-browser: setup
@@ -48,7 +49,7 @@ docs: setup
 	$(BIN)/python docs/build.py
 
 docs-check: setup
-	$(BIN)/python docs/run_page.py --installed
+	$(BIN)/python docs/run_page.py --installed --jobs 2
 
 # What needs torch and diffusers: parity with their schedulers and networks, in an environment of its own.
 $(BRIDGE)/.installed: pyproject.toml
@@ -57,7 +58,7 @@ $(BRIDGE)/.installed: pyproject.toml
 	@touch $@
 
 test-bridge: $(BRIDGE)/.installed
-	HF_HUB_OFFLINE=1 $(BRIDGE)/bin/python -m pytest -n 2 --timeout 1200 tests/bridge
+	HF_HUB_OFFLINE=1 $(BRIDGE)/bin/python -m pytest -n 2 --dist loadfile --timeout 1200 tests/bridge
 	HF_HUB_OFFLINE=1 $(BRIDGE)/bin/python docs/run_page.py --installed docs/diffusers.md
 
 # Formal proofs: needs Coq, says so if it is missing, installs nothing.

@@ -355,8 +355,8 @@ def page(files) -> None:
     """Puts the lines of saved outputs into the block of docs/certificates.md, each in the place of its old one."""
     path, start, end = (
         Path(__file__).parent.parent / "docs" / "certificates.md",
-        "```measured\n",
-        "```\n<!-- measured -->",
+        "<!-- measured -->\n```measured\n",
+        "```\n<!-- end -->",
     )
     before, rest = path.read_text(encoding="utf-8").split(start)
     old, after = rest.split(end)

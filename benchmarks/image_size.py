@@ -3,6 +3,8 @@
     python benchmarks/image_size.py            # four sizes: time of a product, slope of the log-log fit, plot
     python benchmarks/image_size.py --audit    # one step of a 3×512×512 float32 denoiser: peak memory of this process
 
+Both print for docs/lipschitz.md: ``| python benchmarks/page.py docs/lipschitz.md image-size`` (or ``image-size-audit``).
+
 Times are medians of interleaved runs in one process; the sizes are visited round robin, so that load from elsewhere
 falls on all of them.
 """
@@ -90,14 +92,19 @@ def main() -> int:
     options = parser.parse_args()
     if options.audit:
         found = audit()
-        print(json.dumps(found, indent=1))
+        print(json.dumps(found, indent=1), file=sys.stderr)
+        print(
+            f"The audit peaked at {found['GiB_peak']:.2f} GiB ({found['GiB_before']:.2f} GiB before it began); "
+            f"it answered {len(found['rows'])} questions."
+        )
         return 0 if found["GiB_peak"] < LIMIT_GIB else 1
     figures = products(options.rounds)
     pixels = np.log([size**2 for size in figures])
     slopes = [np.polyfit(pixels, np.log([t[k] for t in figures.values()]), 1)[0] for k in (0, 1)]
+    print("| image | median time of a product | best |\n|---|---|---|")
     for size, (median, best) in figures.items():
-        print(f"{size:4d} x {size:<4d} median {median:.3e} s, best {best:.3e} s a product")
-    print(f"slope of the log-log fit: median times {slopes[0]:.3f}, best times {slopes[1]:.3f}")
+        print(f"| {size}×{size} | {1e3 * median:.2f} ms | {1e3 * best:.2f} ms |")
+    print(f"\nSlope of the log-log fit: {slopes[0]:.3f} on median times, {slopes[1]:.3f} on best times.")
     if options.figure:
         plot(figures, slopes[1], options.figure)
     return 0 if abs(slopes[1] - 1) <= 0.1 else 1

@@ -1,4 +1,7 @@
-"""``python benchmarks/page.py RESULTS``: writes the measured parts of docs/solvers.md.
+"""Writes the measured parts of the docs: what stands between ``<!-- NAME -->`` and ``<!-- end -->`` on a page.
+
+    python benchmarks/worst_points.py | python benchmarks/page.py docs/lipschitz.md worst-points
+    python benchmarks/page.py RESULTS      # docs/solvers.md
 
 RESULTS holds what the other benchmarks printed or wrote: ``solvers.md`` and ``solvers.json`` (solvers.py), ``walls.md``
 and ``walls.json`` (walls.py), and ``traj_PART.txt`` for each part of trajectories.py. A part without a result is left as
@@ -59,17 +62,26 @@ def parts(folder: Path) -> dict[str, str]:
 
 
 def fill(page: str, found: dict[str, str]) -> str:
-    """The page with the text between ``<!-- name -->`` and ``<!-- end -->`` replaced."""
+    """The page with the text between ``<!-- name -->`` and ``<!-- end -->`` replaced.
+
+    Raises:
+      ValueError: if the page has no such part.
+    """
     for name, text in found.items():
         pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
-        page = re.sub(pattern, lambda m, t=text: m[1] + t.strip() + "\n" + m[2], page, flags=re.DOTALL)
+        page, n = re.subn(pattern, lambda m, t=text: m[1] + t.strip() + "\n" + m[2], page, flags=re.DOTALL)
+        if n != 1:
+            raise ValueError(f"the page has {n} parts <!-- {name} -->, not one")
     return page
 
 
-def write(folder: Path) -> None:
-    """Fills the page from a folder of results."""
-    PAGE.write_text(fill(PAGE.read_text(), parts(folder)))
+def write(found: dict[str, str], path: Path = PAGE) -> None:
+    """Fills a page."""
+    path.write_text(fill(path.read_text(encoding="utf-8"), found), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]))
+    if len(sys.argv) == 3:
+        write({sys.argv[2]: sys.stdin.read()}, Path(sys.argv[1]))
+    else:
+        write(parts(Path(sys.argv[1])))

@@ -8,12 +8,12 @@ of a call is published by others (PUBLISHED), and so is what float32 costs besid
 
 import argparse
 import math
-import re
 import sys
 from pathlib import Path
 
 import jax
 import numpy as np
+from page import write
 
 import fpjax
 from fpjax import auditing, trajectory
@@ -100,13 +100,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=STEPS)
     options = parser.parse_args()
     parts = page({w: counted(options.images, options.steps, w) for w in GUIDANCES})
-    text = PAGE.read_text()
-    for name, part in parts.items():
-        begin, end = f"<!-- {name} -->\n", f"\n<!-- end {name} -->"
-        text = re.sub(
-            re.escape(begin) + ".*?" + re.escape(end), lambda _, p=part, b=begin, e=end: b + p + e, text, flags=re.S
-        )
-    PAGE.write_text(text)
+    write(parts, PAGE)
     print("\n\n".join(parts.values()))
     return 0
 

@@ -330,7 +330,7 @@ def main() -> None:
     if not options.quick:
         (options.parts / "solvers.md").write_text(table(classes))
         profile(costs, page.PAGE.parent / "figures" / "solvers.png")
-        page.write(options.parts)
+        page.write(page.parts(options.parts))
 
 
 def _costs(counts) -> np.ndarray:

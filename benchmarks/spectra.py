@@ -1,6 +1,7 @@
 """Largest singular value of the Jacobian at 64 points of a 28×28 network: fpjax against scipy, matfree, lobpcg, power.
 
-    python benchmarks/spectra.py [--points 64] [--rounds 9] [--torch] [--cores 1]
+    python benchmarks/spectra.py [--points 64] [--rounds 9] [--torch] [--cores 1] \\
+        | python benchmarks/page.py docs/lipschitz.md cores-1
 
 Everyone gets the same jvp and vjp, compiled and warm, in float64, and the loosest setting of its own that reaches relative
 error 1e-6 against a dense SVD at every point. Runs are interleaved, and the ratios are of medians. All run on one core
@@ -229,14 +230,12 @@ def main() -> int:
             seconds[name].append(time.perf_counter() - start)
             errors[name] = error(values, truth)
     base = np.median(seconds["fpjax"])
-    print(
-        f"{options.points} points, d = {D}, relative error at most {ACCURACY:g}; time is relative to fpjax ({1e3 * base:.1f} ms)"
-    )
+    print(f"| {options.points} points, d = {D}, cores: {options.cores} | time | products | setting | relative error |")
+    print("|---|---|---|---|---|")
     for name, (_, count, setting) in chosen.items():
         ratio = np.median(seconds[name]) / base
-        print(
-            f"{name:16s} {ratio:7.2f}x  fpjax/this {1 / ratio:5.2f}  products {count:7.1f}  {errors[name]:.1e}  {setting}"
-        )
+        print(f"| {name} | {ratio:.2f}× | {count:.1f} | {setting} | {errors[name]:.1e} |")
+    print(f"\n1× is {1e3 * base:.1f} ms here.")
     return 0
 
 

@@ -14,6 +14,7 @@ happen before the clock starts, in a first study of one cell for each process: t
 import argparse
 import json
 import multiprocessing
+import os
 import sys
 import tempfile
 import time
@@ -118,6 +119,7 @@ def workers(folder: Path, n: int) -> dict:
     local = study.Local(WORKERS)
     found["local_s"] = audits(folder, "local", local, n)
     local.close()
+    os.environ["DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED"] = "False"  # docs/studies.md; its threads take the cells' time
     from distributed import Client, LocalCluster
 
     options = {"n_workers": WORKERS, "threads_per_worker": 1, "dashboard_address": None}

@@ -1,6 +1,7 @@
 """The search for the worst point against ten times as many random samples, on every embedded network.
 
-    python benchmarks/worst_points.py [--regions 4] [--iterations 40] [--json FILE]
+    python benchmarks/worst_points.py [--regions 4] [--iterations 40] [--json FILE] \\
+        | python benchmarks/page.py docs/lipschitz.md worst-points
 
 kappa = (1 - rho)·||I - J|| over the shell where clean digits plus noise lie. A sample's norm is computed from the dense
 Jacobian by LAPACK, so that samples are at no disadvantage. Every point found is confirmed by a pair of points whose ratio
@@ -99,7 +100,7 @@ def main() -> int:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")
     won = sum(r["searched"] > r["sampled"] for r in rows)
     print(
-        f"the search found more in {won} of {len(rows)} rows; {sum(r['confirmed'] < r['pairs'] for r in rows)} contradicted"
+        f"\nThe search found more in {won} of {len(rows)} rows, {sum(r['confirmed'] < r['pairs'] for r in rows)} contradicted."
     )
     return 0 if won == len(rows) and all(r["confirmed"] == r["pairs"] for r in rows) else 1
 

@@ -1,4 +1,4 @@
-"""Runs pages of the docs word for word: python docs/run_page.py [PAGE ...] [--installed] [--until HEADING] [--list]
+"""Runs pages of the docs word for word: python docs/run_page.py [PAGE ...] [--installed] [--jobs N] [--until HEADING] [--list]
 
 In an empty folder. A python block that starts with ``# name.py`` is written to that file, any other python block is run, all of
 a page in one namespace; an sh block is run by bash. Each line of the text block after it must be found in what it printed:
@@ -10,7 +10,8 @@ front of a block say more:
     <!-- not run: needs two machines -->  never run here; --list prints every such block with its reason
 
 With --installed the present environment is used and ``pip install`` is left out; without it, for one page, the wheel is built
-first, and the page's ``pip install`` finds it, in a fresh virtual environment. Without pages, every page and the README.
+first, and the page's ``pip install`` finds it, in a fresh virtual environment. Without pages, every page and the README, each
+in a Python of its own, --jobs of them at once.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import sys
 import tempfile
 import time
 import venv
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
 
@@ -170,8 +172,6 @@ def run_file(path: Path, installed: bool, until: str | None = None, say=print) -
         folder = Path(name) / "project"
         folder.mkdir()
         environment = present() if installed else fresh(Path(name))
-        if installed and "jax" in sys.modules:
-            sys.modules["jax"].config.update("jax_enable_x64", False)  # each page starts as a new Python would
         run(page, folder, environment, installed, say)
 
 
@@ -189,6 +189,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pages", type=Path, nargs="*", metavar="PAGE")
     parser.add_argument("--installed", action="store_true", help="use the present environment, install nothing")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="how many pages at once")
     parser.add_argument("--until", default=None, metavar="HEADING", help="stop before the section with this heading")
     parser.add_argument("--list", action="store_true", help="the blocks that are run only somewhere, or nowhere")
     options = parser.parse_args()
@@ -197,16 +198,29 @@ def main() -> None:
         return
     if not options.installed and len(options.pages) != 1:
         parser.error("give --installed, or one page")
-    wrong = []
-    for path in options.pages or pages():
-        start = time.perf_counter()
-        try:
-            run_file(path, options.installed, options.until, say=lambda _: None if options.installed else print(_))
-            print(f"{path.name}: every step does what the page says ({time.perf_counter() - start:.1f} s)", flush=True)
-        except PageError as error:
-            wrong.append(path.name)
-            print(f"{path.name}: {error}", file=sys.stderr, flush=True)
-    sys.exit(", ".join(["wrong:", *wrong]) if wrong else 0)
+    if len(options.pages) == 1:
+        sys.exit(0 if run_one(options.pages[0], options) else 1)
+    with ThreadPoolExecutor(options.jobs) as pool:
+        done = {pool.submit(own_process, path): path for path in options.pages or pages()}
+        wrong = [done[future].name for future in as_completed(done) if not future.result()]
+    sys.exit(", ".join(["wrong:", *sorted(wrong)]) if wrong else 0)
+
+
+def run_one(path: Path, options: argparse.Namespace) -> bool:
+    """Runs one page here and says how it went."""
+    start = time.perf_counter()
+    try:
+        run_file(path, options.installed, options.until, say=lambda _: None if options.installed else print(_))
+    except PageError as error:
+        print(f"{path.name}: {error}", file=sys.stderr, flush=True)
+        return False
+    print(f"{path.name}: every step does what the page says ({time.perf_counter() - start:.1f} s)", flush=True)
+    return True
+
+
+def own_process(path: Path) -> bool:
+    """Runs one page, with the present environment, in a new Python."""
+    return subprocess.run([sys.executable, __file__, "--installed", str(path)], check=False).returncode == 0
 
 
 if __name__ == "__main__":

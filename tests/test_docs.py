@@ -92,8 +92,53 @@ def test_every_figure_is_written_by_a_script():
         )
         assert named or set(own) & {script.name for script in scripts}, f"no script writes {path}"
     gallery = (DOCS / "gallery.md").read_text(encoding="utf-8")
-    for script in re.findall(r"`python (\S+\.py)`", gallery):
+    for script in re.findall(r"`python (\S+\.py)\b[^`]*`", gallery):
         assert (ROOT / script).exists(), script
+
+
+# Decimals in prose that nothing here measured: definitions, settings of what is described, versions and what others publish.
+CONSTANTS = {
+    "README.md": ["3.11", "2.0"],
+    "comparison.md": ["0.1.0", "0.8.5", "0.3.8", "0.3", "0.42.1"],
+    "diffusers.md": ["113.7"],  # the size of DDPM's network
+    "formal.md": ["0.3087452155", "53", "40.6"],  # stated in Coq; T4, computed by its module
+    "lipschitz.md": ["1.648", "2403.14602", "0.7"],  # T15, a paper, a setting
+    "planning.md": ["36.93", "2.1", "1.5", "0.85", "0.86", "3.4"],  # published by others, and settings of planning.py
+    "samplers.md": ["0.9", "0.3", "0.8", "2311.18387", "2411.11135", "0.01", "0.2"],
+    "solvers.md": ["0.2", "1.5", "0.10.2"],
+}
+NUMERAL = re.compile(r"(?<![\w.])\d+\.\d[\d.]*(?:e[-+]?\d+)?(?!\w)")
+
+
+def prose(page: str) -> str:
+    """A page without its blocks (run), code, link targets, and the parts between marks (written by a script)."""
+    for pattern in (r"^```.*?^```$", r"^<!-- [\w-]+ -->$.*?^<!-- end -->$", r"`[^`]*`", r"\]\([^)]*\)"):
+        page = re.sub(pattern, "", page, flags=re.MULTILINE | re.DOTALL)
+    return page
+
+
+def whole_page_is_written(path: Path) -> bool:
+    """By proofs_checks (compared with its modules by other tests), or by the script that its first lines name."""
+    head = "\n".join(path.read_text(encoding="utf-8").splitlines()[:6])
+    return path.parent.name == "theory" or path.name == "theorems.md" or "Written by `python " in head
+
+
+def test_every_measured_number_is_written_by_a_script():
+    for path in PAGES:
+        if not whole_page_is_written(path):
+            typed = [n.rstrip(".") for n in NUMERAL.findall(prose(path.read_text(encoding="utf-8")))]
+            assert set(typed) <= set(CONSTANTS.get(path.name, [])), path.name
+
+
+def test_every_marked_part_of_a_page_has_its_script():
+    scripts = [*(DOCS / "figures").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+    code = "\n".join(script.read_text(encoding="utf-8") for script in scripts)
+    for path in PAGES:
+        page = path.read_text(encoding="utf-8")
+        names = [n for n in re.findall(r"^<!-- ([\w-]+) -->$", page, re.MULTILINE) if n != "end"]
+        assert len(names) == page.count("<!-- end -->"), path.name
+        for name in names:
+            assert re.search(rf"\b{re.escape(name)}\b", code), f"nothing writes the part {name} of {path.name}"
 
 
 def test_figures_in_pages_exist():

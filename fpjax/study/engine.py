@@ -76,11 +76,12 @@ class Local:
 
     Args:
       workers: how many; by default one for each core that this process may use.
+      beside: how many workers share these cores in all; by default these alone do.
     """
 
-    def __init__(self, workers: int | None = None):
+    def __init__(self, workers: int | None = None, beside: int | None = None):
         self.workers = workers or cores()
-        self.pool = Pool(self.workers, max(1, cores() // self.workers))
+        self.pool = Pool(self.workers, max(1, cores() // (beside or self.workers)))
 
     def submit(self, work: Work, cells: list[Cell], limit_s: float | None) -> Future:
         """See :class:`Engine`. A bundle that takes longer than limit_s loses its process."""
