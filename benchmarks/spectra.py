@@ -1,7 +1,7 @@
 """Largest singular value of the Jacobian at 64 points of a 28×28 network: fpjax against scipy, matfree, lobpcg, power.
 
     python benchmarks/spectra.py [--points 64] [--rounds 9] [--torch] [--cores 1] \\
-        | python benchmarks/page.py docs/lipschitz.md cores-1
+        | python benchmarks/page.py docs/lipschitz.md cores-1      # or cores-2
 
 Everyone gets the same jvp and vjp, compiled and warm, in float64, and the loosest setting of its own that reaches relative
 error 1e-6 against a dense SVD at every point. Runs are interleaved, and the ratios are of medians. All run on one core
