@@ -3,8 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 BRIDGE := .venv-bridge
-# Pages and tutorials are processes of their own, and need not compile what the tests or another page compiled.
-CACHED := JAX_COMPILATION_CACHE_DIR="$(CURDIR)/.jax-cache" JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.3
 
 .PHONY: verify test test-all test-browser test-bridge docs docs-check prove lint setup clean help
 .DEFAULT_GOAL := help
@@ -48,10 +46,10 @@ test-browser: setup
 # The site, in strict mode, with the tutorials run; and every Python and shell block of the README and the docs.
 docs: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,docs]'
-	$(CACHED) $(BIN)/python docs/build.py
+	$(BIN)/python docs/build.py
 
 docs-check: setup
-	$(CACHED) $(BIN)/python docs/run_page.py --installed --jobs 2
+	$(BIN)/python docs/run_page.py --installed --jobs 2
 
 # What needs torch and diffusers: parity with their schedulers and networks, in an environment of its own.
 $(BRIDGE)/.installed: pyproject.toml
@@ -73,4 +71,4 @@ lint: setup
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 clean:
-	rm -rf $(VENV) $(BRIDGE) fpjax-report .jax-cache
+	rm -rf $(VENV) $(BRIDGE) fpjax-report

@@ -119,7 +119,9 @@ def workers(folder: Path, n: int) -> dict:
     local = study.Local(WORKERS)
     found["local_s"] = audits(folder, "local", local, n)
     local.close()
-    os.environ["DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED"] = "False"  # docs/studies.md; its threads take the cells' time
+    os.environ["DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED"] = (
+        "False"  # docs/studies.md; its threads take the cells' time
+    )
     from distributed import Client, LocalCluster
 
     options = {"n_workers": WORKERS, "threads_per_worker": 1, "dashboard_address": None}

@@ -4,14 +4,8 @@ import importlib.util
 import os
 import re
 import warnings
-from pathlib import Path
 
 import hypothesis
-# What one process compiled, another may use: most of the time of the tests that start the command is compiling. Before jax.
-CACHE = Path(__file__).resolve().parent.parent / ".jax-cache"
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
-
 import jax
 import pytest
 

@@ -27,7 +27,7 @@ def call(tmp_path, monkeypatch):
     jax.config.update("jax_enable_x64", True)
 
 
-SMALL = ("--steps", "2", "--images", "2", "--guidance", "1")
+SMALL = ("--steps", "5", "--images", "2", "--guidance", "1")
 
 
 def test_audit_writes_a_table_a_report_and_json(call, tmp_path):
@@ -36,7 +36,7 @@ def test_audit_writes_a_table_a_report_and_json(call, tmp_path):
     assert "uniqueness" in result.stdout
     assert str(tmp_path / "out" / "report.html") in result.stdout.replace("\n", "")
     data = json.loads((tmp_path / "out" / "audit.json").read_text())
-    assert len(data["rows"]) == 2 * 6
+    assert len(data["rows"]) == 5 * 6
 
 
 def test_json_alone_goes_to_stdout(call):

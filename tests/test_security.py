@@ -81,7 +81,7 @@ def test_a_report_escapes_a_hostile_name(tmp_path):
     hostile = "<script>alert(1)</script>"
     den = fpjax.load("digits-plain")
     x, labels = fpjax.samples("digits", 2)
-    report = fpjax.audit(den, fpjax.process.ddim(2), images=x.astype(np.float64), condition=labels)
+    report = fpjax.audit(den, fpjax.process.ddim(5), images=x.astype(np.float64), condition=labels)
     report.model = hostile
     page = report.save(tmp_path).read_text()
     assert hostile not in page
