@@ -4,11 +4,13 @@ import re
 from pathlib import Path
 
 import jax
+import pytest
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
 
 
+@pytest.mark.slow  # make docs-check runs it too, in CI
 def test_the_python_block_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (block,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)

@@ -23,8 +23,8 @@ from fpjax.certify import propose
 
 FULL = os.environ.get("FPJAX_FULL") == "1"
 pytestmark = pytest.mark.timeout(7200 if FULL else 300)
-COUNT = 3200 if FULL else 250
-SMALL = 1000 if FULL else 90
+COUNT = 3200 if FULL else 120
+SMALL = 1000 if FULL else 45
 
 
 @pytest.fixture(autouse=True)
