@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fpjax import curves, multistep, rules, sharding
+from fpjax import curves, multistep, programs, rules, sharding
 from fpjax.budget import BUDGET, Budget
 from fpjax.denoiser import Denoiser
 from fpjax.evidence import Evidence, FpjaxError, Verdict
@@ -163,6 +163,7 @@ def audit(
     for name in (solver, *histories):
         check_solver(name, tol, limit)
     budget.check()
+    programs.forget()
     total = len(weights) * (process.steps + 1)
     report = Report(den.name, process.describe(), weights, [], [], [], {})
     report.settings = {

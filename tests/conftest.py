@@ -9,6 +9,8 @@ import hypothesis
 import jax
 import pytest
 
+from fpjax import programs
+
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -31,6 +33,12 @@ def _warnings_are_errors():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _programs_are_forgotten():
+    yield
+    programs.forget()
 
 
 def pytest_collection_modifyitems(config, items):

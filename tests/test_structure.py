@@ -67,6 +67,7 @@ ORDER = [
     "lipschitz_page",
     "rules",
     "budget",
+    "programs",
     "curves",
     "auditing",
     "testing.asserting",
