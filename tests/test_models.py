@@ -191,6 +191,11 @@ def edit_card(folder, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def edit_options(folder, **changes):
+    kept = json.loads((folder / "digits-plain.json").read_text())["architecture"]
+    edit_card(folder, architecture=kept | {"options": kept["options"] | changes})
+
+
 def rewrite(folder, change):
     """Changes the tensors and gives the card their new hash, so that only the change itself can be found fault with."""
     import hashlib
@@ -231,6 +236,15 @@ DAMAGE = {
     "no architecture": lambda f: edit_card(f, architecture={}),
     "other weights": lambda f: edit_card(f, weights="../digits-monotone.safetensors"),
     "odd facts": lambda f: edit_card(f, facts={"wonderful": True}),
+    # found by benchmarks/fuzz.py
+    "no values": lambda f: edit_card(f, shape=[0, 8]),
+    "a list as a size": lambda f: edit_card(f, shape=[[], 8]),
+    "infinite size": lambda f: edit_card(f, shape=[float("inf"), 8]),
+    "a size with a point": lambda f: edit_card(f, shape=[8.0, 8]),
+    "too many values": lambda f: edit_card(f, shape=[65536] * 4),
+    "no width": lambda f: edit_options(f, width=0),
+    "endless depth": lambda f: edit_options(f, depth=2**32),
+    "no spread": lambda f: edit_options(f, data_std=0.0),
 }
 
 

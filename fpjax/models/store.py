@@ -6,6 +6,7 @@ In this room: reading and writing, and refusing what is damaged in one sentence.
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jsonschema
 import numpy as np
 from flax import nnx
 from safetensors import SafetensorError
@@ -28,6 +30,11 @@ from fpjax.models.plain import EDMNetwork
 
 FORMAT = "fpjax-model/1"
 WEIGHTS = Path(__file__).parent / "weights"
+SCHEMA = json.loads((Path(__file__).parent / "card.schema.json").read_text())
+# JSON Schema calls 8.0 an integer; as a size it is none.
+_TYPES = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, x: type(x) is int)
+VALID = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=_TYPES)(SCHEMA)
+MOST_VALUES = 1 << 28  # in a point; an image of 3 x 8192 x 8192 has fewer
 
 
 @dataclass(frozen=True)
@@ -135,6 +142,17 @@ def read_card(path: Path) -> dict:
         raise FpjaxError(f"the model card {path.name} cannot be read as JSON; export the model again") from error
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise FpjaxError(f"the model card {path.name} is not of format {FORMAT}; export the model again")
+    error = jsonschema.exceptions.best_match(VALID.iter_errors(card))
+    if error is not None:
+        where = ".".join(map(str, error.absolute_path)) or "the top level"
+        what = " ".join(error.message.split())[:200]
+        raise FpjaxError(
+            f"the model card {path.name} is wrong at {where}: {what}; correct it or export the model again"
+        )
+    if math.prod(card["shape"]) > MOST_VALUES:
+        raise FpjaxError(
+            f"the model card {path.name} asks for points of {math.prod(card['shape'])} values; correct its shape"
+        )
     return card
 
 
@@ -177,7 +195,7 @@ def _build(card: dict, tensors: dict[str, np.ndarray]) -> Denoiser:
         params = {name: jnp.asarray(tensors[name]) for name in TENSORS}
         return Denoiser(params, mixture.denoise, jacobian=mixture.jacobian, **common)
     if kind == "edm-network":
-        size = int(np.prod(shape))
+        size = math.prod(shape)
         network = nnx.eval_shape(lambda: EDMNetwork(size, len(conditions), rngs=nnx.Rngs(0), **options))
         graph, state = nnx.split(network)
         return Denoiser(_fill(state, tensors), NetworkFunction(graph), **common)
@@ -185,7 +203,7 @@ def _build(card: dict, tensors: dict[str, np.ndarray]) -> Denoiser:
 
 
 def _check_mixture(card: dict, tensors: dict) -> None:
-    size, rows = int(np.prod(card["shape"])), len(card["conditions"]) + 1
+    size, rows = math.prod(card["shape"]), len(card["conditions"]) + 1
     k, rank = tensors["factors"].shape[0], tensors["factors"].shape[-1]
     wanted = {
         "means": (k, size),
