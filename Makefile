@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 BRIDGE := .venv-bridge
+# Pages, tutorials and tests are processes of their own, and need not compile what another did. A stated size makes JAX lock it.
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.jax-cache
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.3
+export JAX_COMPILATION_CACHE_MAX_SIZE ?= 4294967296
 
 .PHONY: verify test test-all test-browser test-bridge docs docs-check prove lint setup clean help
 .DEFAULT_GOAL := help
@@ -71,4 +75,4 @@ lint: setup
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 clean:
-	rm -rf $(VENV) $(BRIDGE) fpjax-report
+	rm -rf $(VENV) $(BRIDGE) fpjax-report .jax-cache

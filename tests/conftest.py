@@ -4,25 +4,12 @@ import importlib.util
 import os
 import re
 import warnings
-from pathlib import Path
 
 import hypothesis
 import jax
 import pytest
 
 from fpjax import programs
-
-# What one process compiled, the others may use, those of the command and of workers too: most of the time of the tests is
-# compiling. A stated size makes JAX lock the folder.
-CACHE = {
-    "jax_compilation_cache_dir": str(Path(__file__).resolve().parent.parent / ".jax-cache"),
-    "jax_persistent_cache_min_compile_time_secs": 0.3,
-    "jax_compilation_cache_max_size": 4 << 30,
-}
-for option, value in CACHE.items():
-    if option.upper() not in os.environ:
-        os.environ[option.upper()] = str(value)
-        jax.config.update(option, value)
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -45,6 +32,8 @@ collect_ignore = [] if importlib.util.find_spec("torch") else ["bridge"]
 def _warnings_are_errors():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        # a process that was killed while it wrote to the shared cache left half an entry: compiled again
+        warnings.filterwarnings("default", message="Error (reading|writing) persistent compilation cache")
         yield
 
 
