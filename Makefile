@@ -8,12 +8,13 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.jax-cache
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.3
 export JAX_COMPILATION_CACHE_MAX_SIZE ?= 4294967296
 
-.PHONY: verify test test-all test-browser test-bridge docs docs-check prove lint setup clean help
+.PHONY: verify test test-long test-all test-browser test-bridge docs docs-check prove lint setup clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make verify    audit an embedded model on embedded images; writes fpjax-report/report.html"
-	@echo "make test      run the tests (make test-all: the long ones too)"
+	@echo "make test      run the tests (make test-long: those that take longer; CI runs both)"
+	@echo "make test-all  run every test there is, for hours"
 	@echo "make test-browser  look at the pages in headless Chromium (installs it where apt-get may)"
 	@echo "make docs      build the site into build/site (make docs-check: run every block of every page)"
 	@echo "make test-bridge  run the tests that need torch and diffusers"
@@ -34,7 +35,10 @@ verify: setup
 
 # A file's tests stay in one process, which compiles and audits for all of them.
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long"
+
+test-long: setup
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m long
 
 test-all: setup
 	FPJAX_FULL=1 $(BIN)/python -m pytest -n 2 --dist loadfile --timeout 3600

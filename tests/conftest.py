@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(config, items):
         return
     for item in items:
         if "slow" in item.keywords:
-            item.add_marker(pytest.mark.skip(reason="long run: make test-all"))
+            item.add_marker(pytest.mark.skip(reason="a run of hours: make test-all"))
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -105,6 +105,7 @@ def test_guidance_takes_the_guarantee_away(monotone):
     assert all(r["verdict"] == "INCONCLUSIVE" for r in beyond)
 
 
+@pytest.mark.long
 def test_t4_through_the_audit():
     """Data ±1 at t = 20: contraction refuted, uniqueness supported, plain iteration fails, the solver arrives."""
     grid = process.ddim(50, schedule="scaled_linear", spacing="leading")
@@ -121,6 +122,7 @@ def test_t4_through_the_audit():
     assert "guidance-limit" not in verdicts  # there is nothing to guide
 
 
+@pytest.mark.long
 def test_a_contracting_problem_is_supported_throughout():
     den = exact.gaussian(np.zeros(3), np.eye(3))
     rep = fpjax.audit(den, process.edm(10, sigma_min=0.5, sigma_max=2.0), images=np.zeros((2, 3)) + 0.1, histories=())
@@ -158,6 +160,7 @@ def test_the_page_is_self_contained_and_escaped(monotone, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["audit.json", "report.html", "report.md"]
 
 
+@pytest.mark.long
 def test_float32_audits_say_so():
     x, c = fpjax.samples("digits", 2)
     rep = fpjax.audit(fpjax.load("digits-monotone"), process.ddim(3), images=x, condition=c, histories=())

@@ -29,6 +29,7 @@ def folder(tmp_path):
     return checkpoints.write(tmp_path / "tiny")
 
 
+@pytest.mark.long
 def test_an_unconditional_folder_needs_no_torch(folder):
     den = fpjax.load(folder)
     assert den.shape == (1, 8, 8)
@@ -197,6 +198,7 @@ def test_going_back_says_which_extra_it_needs(folder):
         inv.to_diffusers()
 
 
+@pytest.mark.long
 def test_audit_of_a_folder_end_to_end(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     one = {"block_out_channels": [4], "down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"]}

@@ -186,6 +186,7 @@ def test_audit_certifies_what_the_kernel_proves(call, tmp_path):
     assert "Traceback" not in rejected.output
 
 
+@pytest.mark.long
 def test_the_ordinary_model_gets_no_structure_certificate(call, tmp_path):
     result = call("audit", "digits-plain", *SMALL, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output

@@ -153,6 +153,7 @@ def test_every_exit_code_has_a_sentence():
         assert code.message.endswith(".")
 
 
+@pytest.mark.long
 @given(st.integers(0, 10**6), st.sampled_from(["anderson", "newton_krylov", "auto", "relaxed"]))
 def test_unique_solutions_are_found_beyond_contraction(seed, solver):
     """Exact denoisers: T2 holds with m >= rho, so where a method says CONVERGED, residual/rho bounds the true error (T8)."""

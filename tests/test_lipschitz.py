@@ -153,6 +153,7 @@ def test_regions_contain_their_samples_and_projections(kind):
     assert regions.outside(region, region.project(far)) < 1e-12
 
 
+@pytest.mark.long
 def test_search_reaches_the_known_worst_point():
     """Two points on a line: J = p(1-p)·|difference|²/sigma² is largest half way, where p = 1/2."""
     den = exact.mixture(np.asarray([[-1.0, 0.0], [1.0, 0.0]]), 0.1)
@@ -174,6 +175,7 @@ def test_search_reaches_the_known_worst_point():
         worst.search(step, ball, jax.random.key(0), objective="nonsense")
 
 
+@pytest.mark.long
 def test_search_leaves_a_plateau():
     """Far from the tie between two narrow modes nothing rises: J is constant there to 1e-12; the tie is 0.9 away."""
     den = jax.tree.map(jnp.asarray, exact.mixture(np.asarray([[-1.0, 0.0], [1.0, 0.0]]), 0.1))
@@ -191,6 +193,7 @@ def test_search_leaves_a_plateau():
     np.testing.assert_allclose(found.value, top, rtol=1e-3)
 
 
+@pytest.mark.long
 def test_study_of_a_known_denoiser_and_its_pages(tmp_path):
     """A Gaussian of variance c: J = c/(c + sigma²)·I everywhere, so every figure is known."""
     c = 0.5

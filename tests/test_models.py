@@ -161,6 +161,7 @@ def test_learned_prior_jacobian_is_its_closed_form():
     assert np.abs(auto - closed).max() <= 1e-10 * np.abs(auto).max()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["digits-monotone", "digits-plain"])
 def test_a_short_training_run_is_reproducible_and_survives_the_disk(name, tmp_path):
     recipe = dataclasses.replace(training.recipe(name), updates=40, batch=32)

@@ -20,6 +20,7 @@ def runner():
     return module
 
 
+@pytest.mark.long
 def test_the_jax_steps(runner, tmp_path):
     """Here, with what is installed; up to the first hypothesis test."""
     page = PAGE.read_text().partition("\n## With hypothesis\n")[0]

@@ -40,6 +40,7 @@ def call(tmp_path, monkeypatch):
 # --- what the audit keeps for plots --------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_history_is_plain_iteration_step_by_step():
     """For J = a·I (a Gaussian of variance v: a = v/(v + sigma²)) the residual of plain iteration falls by (1 - rho)·(1 - a)."""
     den = exact.gaussian(np.zeros(2), 0.25 * np.eye(2))

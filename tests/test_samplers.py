@@ -204,6 +204,7 @@ def test_audit(sampler):
     validate(report.to_json(), schema())
 
 
+@pytest.mark.long
 def test_an_audit_does_not_call_a_fold_unique():
     """A step of the user's own that is not one to one, y -> y³ - y: the modulus is negative and a solve may stall."""
     den, grid = from_function(fold, np.float64(1.0), (1,))
@@ -219,6 +220,7 @@ def contract(y, params):
     return params["scale"] * y + 0.1 * jnp.sin(y + params["shift"])
 
 
+@pytest.mark.long
 def test_a_users_own_steps():
     params = {"scale": np.asarray([0.9, 0.7, 0.5]), "shift": np.asarray([0.0, 1.0, 2.0])}
     den, grid = from_function(contract, params, (2,), steps=3)
@@ -252,6 +254,7 @@ def test_embedded_networks(model, sampler):
         assert report.round_trip[0]["max_error"] <= 1e-8
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("steps", [2, pytest.param(4, marks=SLOW)])
 def test_few_steps(steps):
     """Consistency and other few-step models: 1 - rho near 1. T2 holds for a monotone denoiser however far T3 is from it."""

@@ -274,6 +274,7 @@ def cluster():
         made.kill(name)
 
 
+@pytest.mark.long
 def test_a_cluster_that_loses_a_worker_and_its_scheduler_ends_the_study(cluster, tmp_path):
     """Deadly and hanging cells end like on one machine; a dead worker and a new scheduler cost nothing that was done."""
     engine = study.Dask(cluster.address)
@@ -313,6 +314,7 @@ def own_lines(text: str) -> list[str]:
     return [line for line in text.splitlines() if not line.startswith("predicted for")]
 
 
+@pytest.mark.long
 def test_a_closed_cluster_does_a_study_for_those_who_have_its_certificate(tmp_path):
     """The command of the page, with TLS; without the certificate it is one sentence."""
     key, cert = str(tmp_path / "key.pem"), str(tmp_path / "cert.pem")
@@ -360,6 +362,7 @@ def test_the_page_shows_a_study():
     assert study.parse(blocks("toml")[0]).size == 2 * 3 * 2 * 2 * 8
 
 
+@pytest.mark.long
 def test_a_study_from_python_and_the_command_line(tmp_path):
     """A real audit by the page's lines; the command finds it done. Its rows are those of fpjax.audit in another process,
     bit for bit; its exports agree."""

@@ -107,6 +107,7 @@ class Chaos:
         assert table(self.path) == table(whole)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(5400)
 def test_kill_9_at_any_moment_loses_and_doubles_nothing(tmp_path):
     """Coordinators while they start, work and write, and workers, by the dozen. After each kill of a coordinator: what the

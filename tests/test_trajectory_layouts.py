@@ -51,6 +51,7 @@ def test_predicted_starts_save_evaluations():
     assert np.allclose(naive.latent, predicted.latent, atol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("layout", ["lanes", "scan"])
 def test_gradients_through_a_trajectory(layout):
     den, grid = mixture().astype(jnp.float64), process.ddim(3)
@@ -67,6 +68,7 @@ def test_gradients_through_a_trajectory(layout):
         assert float(gradient[i, j]) == pytest.approx(float((loss(x + e) - loss(x - e)) / (2 * h)), abs=1e-6)
 
 
+@pytest.mark.long
 def test_gradients_in_the_parameters():
     den, grid = mixture().astype(jnp.float64), process.ddim(2)
     x = jnp.asarray(np.random.default_rng(4).normal(size=(2, 5)))
@@ -96,6 +98,7 @@ def test_adapted_grid_contracts():
         process.adapt(den, images=x, target_rate=0.0)
 
 
+@pytest.mark.long
 def test_textbook_newton_has_the_layout_scan():
     den, grid, x = mixture(), process.ddim(4), np.random.default_rng(3).normal(size=(3, 5))
     a = fpjax.invert(den, x, grid, tol=1e-10, solver="newton_gmres", layout="scan")
@@ -112,6 +115,7 @@ def test_bad_options():
             fpjax.invert(mixture(), np.zeros((1, 5)), process.ddim(2), **options)
 
 
+@pytest.mark.long
 def test_compaction_changes_nothing_but_the_work():
     den, grid = mixture(), process.ddim(8)
     x = np.random.default_rng(5).normal(size=(32, 5)) * np.linspace(0.05, 3, 32)[:, None]
@@ -124,6 +128,7 @@ def test_compaction_changes_nothing_but_the_work():
         jax.jit(lambda x: fpjax.invert(den, x, grid, layout="compact").latent)(jnp.asarray(x))
 
 
+@pytest.mark.long
 def test_all_steps_at_once():
     """Triangular Anderson solves the same system in far fewer calls in a row; block Picard where it contracts."""
     den, grid = mixture(), process.ddim(12)
@@ -148,6 +153,7 @@ def test_all_steps_at_once():
         fpjax.invert(den, x, grid, layout="parallel", solver="aitken")
 
 
+@pytest.mark.long
 def test_budget_takes_the_best_grid_it_can_pay():
     den = mixture()
     x = np.asarray(den.params["means"])[:3]
@@ -159,6 +165,7 @@ def test_budget_takes_the_best_grid_it_can_pay():
         adapting.budget(den, 1, images=x, rates=(0.5, 2.0), tol=1e-9)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("layout", ["lanes", "compact"])
 def test_one_record_for_all_steps(layout):
     """Without records the result is that of all steps together, and its size does not depend on their number."""

@@ -17,6 +17,7 @@ import fpjax.certify.check as kernel
 STRIDE = 1 if os.environ.get("FPJAX_FULL") == "1" else 10
 
 
+@pytest.mark.long
 @pytest.mark.timeout(7200)
 def test_every_mutant_is_killed(tmp_path):
     root = Path(kernel.__file__).parent.parent.parent

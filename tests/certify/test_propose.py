@@ -31,6 +31,7 @@ def test_structure_of_the_monotone_model_at_every_step(monotone):
     assert "20 steps" in proved.statement
 
 
+@pytest.mark.long
 def test_whole_trajectories_to_1e9(monotone, tmp_path):
     """Every image: certified, unique everywhere, latent known to 1e-9 in y-coordinates; inside the solver's answer."""
     den, images, conditions = monotone
@@ -90,6 +91,7 @@ def test_uniqueness_ball_is_much_larger_than_the_existence_ball():
     assert float.fromhex(claim["uniqueness_radius"]) > 1e3 * float.fromhex(claim["radius"])
 
 
+@pytest.mark.long
 def test_guidance_limit_holds_below_and_not_much_above(monotone):
     """T11 on a ball around a trajectory: the limit verifies, a tenth more does not with these bounds."""
     den, images, conditions = monotone

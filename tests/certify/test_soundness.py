@@ -90,6 +90,7 @@ def corrupted(rng, data):
         yield new
 
 
+@pytest.mark.long
 def test_steps(tmp_path):
     """Kinds (c): honest certificates verify (>= 95 % of the certifiable), and none, honest or corrupted, is false."""
     rng, figures = np.random.default_rng(20 + FULL), collections.Counter()
@@ -233,6 +234,7 @@ def test_double_roots_and_their_neighbours(tmp_path):
     assert figures["empty boxes"] >= 0.95 * n
 
 
+@pytest.mark.long
 def test_trajectories_and_bounds(tmp_path):
     """Kinds (b) and (d): the exact latent lies in the ball; bounds below an observed slope are refused."""
     rng, figures = np.random.default_rng(50 + FULL), collections.Counter()
