@@ -4,9 +4,12 @@ In this room: the option, the record of outcomes, the table. pytest loads this f
 installed, so it imports neither JAX nor pytest. Not in this room: what is asserted (testing).
 """
 
+import functools
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 SAMPLES = 64  # points of an assertion unless the option, or the call, says otherwise
+LINES = 5  # of one assertion and verdict; a property-based test may draw a new model for every example
 
 
 class Row(NamedTuple):
@@ -27,6 +30,26 @@ class Row(NamedTuple):
     calls: int = 1
 
 
+def together(one: Row, other: Row) -> Row:
+    """Both in one line, with the name of the first."""
+    points, calls = one.points + other.points, one.calls + other.calls
+    return one._replace(points=points, seconds=one.seconds + other.seconds, calls=calls)
+
+
+def lines(rows: Iterable[Row], most: int = LINES) -> list[Row]:
+    """The rows to print: where more than ``most`` models have the same assertion, theorem and verdict, one for them all."""
+    kinds: dict[tuple, list[Row]] = {}
+    for row in rows:
+        kinds.setdefault((row.assertion, row.theorem, row.verdict), []).append(row)
+    out = []
+    for group in kinds.values():
+        if len(group) > most:
+            whole = functools.reduce(together, group)
+            group = [whole._replace(model=f"{whole.model} and {len(group) - 1} more")]
+        out += group
+    return out
+
+
 class State:
     """What a pytest run and the assertions share: the number of samples asked for, and the rows so far."""
 
@@ -40,12 +63,7 @@ class State:
         if not self.active:
             return  # outside pytest nobody reads them, so nothing is kept
         key = (row.assertion, row.model, row.theorem, row.verdict)
-        old = self.rows.get(key)
-        if old is not None:
-            row = row._replace(
-                points=old.points + row.points, seconds=old.seconds + row.seconds, calls=old.calls + row.calls
-            )
-        self.rows[key] = row
+        self.rows[key] = together(self.rows[key], row) if key in self.rows else row
 
 
 STATE = State()
@@ -112,7 +130,7 @@ def pytest_terminal_summary(terminalreporter) -> None:
     head = ("assertion", "model", "theorem", "verdict", "points", "calls", "time")
     body = [
         (r.assertion, r.model, r.theorem, r.verdict, str(r.points), str(r.calls), f"{r.seconds:.2f} s")
-        for r in STATE.rows.values()
+        for r in lines(STATE.rows.values())
     ]
     widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
     for line in [head, *body]:

@@ -106,6 +106,17 @@ def test_rows_are_kept_only_where_someone_prints_them():
     ]
 
 
+def test_many_models_share_a_line_for_each_verdict():
+    row = plugin.Row("assert_monotone", "m", "T2", "SUPPORTED", 5, 0.5)
+    many = [row._replace(model=f"m{i}") for i in range(plugin.LINES + 1)]
+    bad = row._replace(model="bad", verdict="REFUTED")
+    assert plugin.lines([*many, bad]) == [
+        row._replace(model=f"m0 and {plugin.LINES} more", points=30, seconds=3.0, calls=plugin.LINES + 1),
+        bad,
+    ]
+    assert plugin.lines(many[1:]) == many[1:]
+
+
 def test_the_default_number_of_samples(monkeypatch):
     monkeypatch.setattr(plugin.STATE, "samples", None)
     assert plugin.default_samples() == plugin.SAMPLES == 64
