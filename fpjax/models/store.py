@@ -15,7 +15,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jsonschema
+import jsonschema.exceptions
+import jsonschema.validators
 import numpy as np
 from flax import nnx
 from safetensors import SafetensorError
@@ -32,8 +33,8 @@ FORMAT = "fpjax-model/1"
 WEIGHTS = Path(__file__).parent / "weights"
 SCHEMA = json.loads((Path(__file__).parent / "card.schema.json").read_text())
 # JSON Schema calls 8.0 an integer; as a size it is none.
-_TYPES = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, x: type(x) is int)
-VALID = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=_TYPES)(SCHEMA)
+_TYPES = jsonschema.validators.Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, x: type(x) is int)
+VALID = jsonschema.validators.extend(jsonschema.validators.Draft202012Validator, type_checker=_TYPES)(SCHEMA)
 MOST_VALUES = 1 << 28  # in a point; an image of 3 x 8192 x 8192 has fewer
 
 
