@@ -56,8 +56,9 @@ docs: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,docs]'
 	$(BIN)/python docs/build.py
 
+docs-check: PART ?= 1/1
 docs-check: setup
-	$(BIN)/python docs/run_page.py --installed --jobs 2
+	$(BIN)/python docs/run_page.py --installed --jobs 2 --part $(PART)
 
 # What needs torch and diffusers: parity with their schedulers and networks, in an environment of its own.
 $(BRIDGE)/.installed: pyproject.toml

@@ -1,4 +1,4 @@
-"""Runs pages of the docs word for word: python docs/run_page.py [PAGE ...] [--installed] [--jobs N] [--until HEADING] [--list]
+"""Runs pages of the docs word for word: python docs/run_page.py [PAGE ...] [--installed] [--jobs N] [--part K/N] [--until HEADING] [--list]
 
 In an empty folder. A python block that starts with ``# name.py`` is written to that file, any other python block is run, all of
 a page in one namespace; an sh block is run by bash. Each line of the text block after it must be found in what it printed:
@@ -11,7 +11,7 @@ front of a block say more:
 
 With --installed the present environment is used and ``pip install`` is left out; without it, for one page, the wheel is built
 first, and the page's ``pip install`` finds it, in a fresh virtual environment. Without pages, every page and the README, each
-in a Python of its own, --jobs of them at once.
+in a Python of its own, --jobs of them at once; with --part every N-th of them.
 """
 
 import argparse
@@ -185,11 +185,20 @@ def exceptions() -> list[str]:
     ]
 
 
+def _part(text: str) -> tuple[int, int]:
+    """K and N of "K/N"."""
+    first, stride = map(int, text.split("/"))
+    if not 1 <= first <= stride:
+        raise ValueError(text)
+    return first, stride
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pages", type=Path, nargs="*", metavar="PAGE")
     parser.add_argument("--installed", action="store_true", help="use the present environment, install nothing")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="how many pages at once")
+    parser.add_argument("--part", type=_part, default=(1, 1), metavar="K/N", help="every N-th page, from the K-th on")
     parser.add_argument("--until", default=None, metavar="HEADING", help="stop before the section with this heading")
     parser.add_argument("--list", action="store_true", help="the blocks that are run only somewhere, or nowhere")
     options = parser.parse_args()
@@ -201,7 +210,9 @@ def main() -> None:
     if len(options.pages) == 1:
         sys.exit(0 if run_one(options.pages[0], options) else 1)
     with ThreadPoolExecutor(options.jobs) as pool:
-        done = {pool.submit(own_process, path): path for path in options.pages or pages()}
+        first, stride = options.part
+        chosen = (options.pages or pages())[first - 1 :: stride]
+        done = {pool.submit(own_process, path): path for path in chosen}
         wrong = [done[future].name for future in as_completed(done) if not future.result()]
     sys.exit(", ".join(["wrong:", *sorted(wrong)]) if wrong else 0)
 
