@@ -194,10 +194,24 @@ class Guided:
         """Which residuals are float64's rounding noise."""
         return np.asarray(rest) <= 1e-11 * (1 + np.linalg.norm(self.targets, axis=1))
 
-    def solved(self, w: float, starts=None) -> int:
-        """For how many images fpjax's solver converges, from y_s if no starts are given."""
-        starts = self.targets if starts is None else starts
-        return int(self.good(guided(self.den, self.high, self.rho, self.targets, starts, self.labels, w)[1]).sum())
+    def solve(self, w: float, starts) -> tuple[np.ndarray, np.ndarray]:
+        """What fpjax's solver ends at from these starts, and for which images it converged."""
+        ys, rest = guided(self.den, self.high, self.rho, self.targets, starts, self.labels, w)
+        return np.asarray(ys), self.good(rest)
+
+    def solved(self, w: float) -> int:
+        """For how many images fpjax's solver converges from y_s."""
+        return int(self.solve(w, self.targets)[1].sum())
+
+    def followed(self, w: float, starts, stages: int = 16) -> tuple[int, int]:
+        """For how many images it converges from the solutions at guidance 1: at once, and where that ends in a local minimum
+        of the residual, along as many stages of guidance, each from the solution of the one before."""
+        at_once = self.solve(w, starts)[1]
+        if not at_once.all():
+            for k in range(1, stages + 1):
+                starts, good = self.solve(1 + (w - 1) * k / stages, starts)
+            return int(at_once.sum()), int((at_once | good).sum())
+        return len(at_once), len(at_once)
 
     def newton(self, w: float, starts=None, rounds: int = 25):
         """Solutions by Newton's method with backtracking, from y_s, and whether each converged."""
@@ -323,7 +337,8 @@ def limits(chosen: str = "", images: int = 50) -> None:
         proved, crude = certify_limit(card, model, quick, at, ys, w), 1 + at.rho / ((1 - at.rho) * at.lambda_0(ys))
         seconds = time.perf_counter() - start
         less = 1 + 0.97 / 0.99 * (w - 1)
-        below, cold = at.solved(less, path[:, i + 1]), at.solved(less)
+        (at_once, below), cold = at.followed(less, path[:, i + 1]), at.solved(less)
+        staged = "" if at_once == below else f" ({below - at_once} of them in stages)"
         above = {k: (failure(card, model, at, ys, 1 + k * (w - 1)), at.solved(1 + k * (w - 1))) for k in (2, 5, 10)}
         told = ", ".join(f"{k}: {a}/{b}, {n} of {images} converge" for k, ((a, b), n) in above.items())
         counts += [proved == images, below == images, any(a == "refuted" for (a, _), _ in above.values()),
@@ -331,8 +346,8 @@ def limits(chosen: str = "", images: int = 50) -> None:
         print(
             f"limits: step {i}, sigma {low:.3g} -> {high:.3g}: limit {w:.5g} certified for {proved} of {images} images in "
             f"{seconds:.0f} s (in floats {seen:.5g}; from ||J_0|| alone {crude:.5g}); 2 % below it {below} of {images} "
-            f"converge from the solution at guidance 1, {cold} from y_s; monotonicity/uniqueness at multiples of the extra "
-            f"guidance: {told}",
+            f"converge from the solution at guidance 1{staged}, {cold} from y_s; monotonicity/uniqueness at multiples of "
+            f"the extra guidance: {told}",
             flush=True,
         )
     print(
