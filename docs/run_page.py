@@ -1,4 +1,4 @@
-"""Runs pages of the docs word for word: python docs/run_page.py [PAGE ...] [--installed] [--jobs N] [--part K/N] [--until HEADING] [--list]
+"""Runs pages of the docs word for word: python docs/run_page.py [PAGE ...] [--installed] [--jobs N] [--part K/N] [--list]
 
 In an empty folder. A python block that starts with ``# name.py`` is written to that file, any other python block is run, all of
 a page in one namespace; an sh block is run by bash. Each line of the text block after it must be found in what it printed:
@@ -11,7 +11,7 @@ front of a block say more:
 
 With --installed the present environment is used and ``pip install`` is left out; without it, for one page, the wheel is built
 first, and the page's ``pip install`` finds it, in a fresh virtual environment. Without pages, every page and the README, each
-in a Python of its own, --jobs of them at once; with --part every N-th of them.
+in a Python of its own, --jobs of them at once; with --part every N-th of them. --until HEADING stops before that section.
 """
 
 import argparse

@@ -19,6 +19,8 @@ from typer.testing import CliRunner
 import fpjax
 from fpjax import subject
 from fpjax.cli import app
+from fpjax.diffusers import bridge
+from fpjax.evidence import FpjaxError
 from fpjax.models import unet
 
 WITHOUT_TORCH = pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="what is said without torch")
@@ -254,3 +256,13 @@ def test_clipping_can_be_left_out(folder):
     with pytest.raises(fpjax.FpjaxError, match="clip_sample=False"):
         checkpoint.process(2)
     assert checkpoint.process(2, clip_sample=False).steps == 2
+
+
+def test_modules_that_do_not_fit_each_other_are_one_sentence(tmp_path, monkeypatch):
+    """As torchax with a later torch: its import ends in an AttributeError."""
+    (tmp_path / "misfit.py").write_text("raise AttributeError(\"'aten' object\\nhas no attribute 'qr'\")")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        FpjaxError, match=r"needs misfit, which cannot be imported here .*no attribute 'qr'.*fpjax\[diffusers\]"
+    ):
+        bridge.need("misfit", "the bridge")

@@ -39,13 +39,19 @@ def need(name: str, why: str):
     """The module ``name`` of the extra.
 
     Raises:
-      FpjaxError: saying which extra to install, where it is missing.
+      FpjaxError: saying which extra to install, where it is missing, or does not fit another module (torchax is written
+        for one version of torch, and with a later one its import ends in an AttributeError).
     """
     try:
         with quiet():
             return importlib.import_module(name)
     except ImportError as error:
         raise FpjaxError(f"{why} needs {name.partition('.')[0]}, which is not installed; {EXTRA}") from error
+    except Exception as error:
+        told = " ".join(str(error).split())[:200]
+        raise FpjaxError(
+            f"{why} needs {name}, which cannot be imported here ({told}); in a new environment, {EXTRA}"
+        ) from error
 
 
 def build(part: Part):
