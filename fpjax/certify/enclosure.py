@@ -178,9 +178,8 @@ class Run:
             w, small = w.T if layer["op"] == "affine_t" else w, min(rows, columns)
             work = rows * columns * small
             model.tick(work)
-            spare = (
-                MAX_WORK - work
-            ) // small**3  # the fast path takes no more than Arb, where Arb takes the layer at all
+            # The fast path squares no more often than Arb, where Arb takes the layer at all.
+            spare = (MAX_WORK - work) // small**3
             model.cache[key] = w, w.norm2(min(8, spare) if spare >= 0 else 8)
         return model.cache[key]
 
