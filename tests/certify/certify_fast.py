@@ -118,6 +118,10 @@ def cases():
             good &= inside(k, A @ B, x @ y) and inside(k, A + C, x + z)
             third = arb(1) / 3
             good &= inside(k, A.scaled([third]), x * rational(third.mid()))
+        with ctx.workprec(128):
+            unit = k.FloatMatrix.eye(2, arb(1) / 3)
+        good &= inside(k, unit, np.asarray([[Fraction(1, 3), Fraction(0)], [Fraction(0), Fraction(1, 3)]]))
+        good &= unit.rad[0, 1] == 0
         tiny = 2.0**-1000
         A, B = (
             k.FloatMatrix(np.full((1, 1), tiny), np.zeros((1, 1))),
@@ -199,6 +203,12 @@ def cases():
                 rows = (fractions(a) ** 2).sum(axis=1)
                 found = k.FloatMatrix(a, 0 * a).row_norms()
                 good &= all(at_most(n, q) for n, q in zip(found, rows, strict=True))
+                for v in map(float, np.abs(a[0])):
+                    with ctx.workprec(128):  # squared again and again, and rounded each time
+                        good &= bool(k.FloatMatrix(np.full((1, 1), v), np.zeros((1, 1))).norm2() >= v)
+                    with ctx.workprec(10):  # the last sum is rounded too
+                        found = k.FloatMatrix(np.full((1, 1), v), np.full((1, 1), abs(a[1, 0]))).norm2()
+                    good &= rational(found) >= Fraction(v) + Fraction(abs(a[1, 0]))
         finally:
             k.WIDER = wider
         return bool(good)
