@@ -60,7 +60,7 @@ def larger(folder: Path) -> dict[str, tuple[Path, int, bool]]:
     add("convolutions, 4 channels", conv_layers((1, 16, 16), 4), conv_tensors(rng, (1, 16, 16), 4), (1, 16, 16), True)
     add("mixture of 10, rank 8", nets.MIXTURE, nets.mixture_tensors(rng, 256, 10, 8), (1, 16, 16), True)
     add("MLP, 512 wide", nets.plain_layers(1), nets.plain_tensors(rng, 784, 512, 1), (1, 28, 28), False)
-    add("MLP, 512 wide", nets.plain_layers(1), nets.plain_tensors(rng, 3072, 512, 1), (3, 32, 32), False)
+    add("MLP, 512 wide", nets.plain_layers(1), nets.plain_tensors(rng, 2048, 512, 1), (2, 32, 32), False)
     return out
 
 
