@@ -206,12 +206,10 @@ class Guided:
     def followed(self, w: float, starts, stages: int = 16) -> tuple[int, int]:
         """For how many images it converges from the solutions at guidance 1: at once, and where that ends in a local minimum
         of the residual, along as many stages of guidance, each from the solution of the one before."""
-        at_once = self.solve(w, starts)[1]
-        if not at_once.all():
-            for k in range(1, stages + 1):
-                starts, good = self.solve(1 + (w - 1) * k / stages, starts)
-            return int(at_once.sum()), int((at_once | good).sum())
-        return len(at_once), len(at_once)
+        at_once = good = self.solve(w, starts)[1]
+        for k in range(1, stages + 1) if not at_once.all() else ():
+            starts, good = self.solve(1 + (w - 1) * k / stages, starts)
+        return int(at_once.sum()), int((at_once | good).sum())
 
     def newton(self, w: float, starts=None, rounds: int = 25):
         """Solutions by Newton's method with backtracking, from y_s, and whether each converged."""

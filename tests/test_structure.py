@@ -13,6 +13,7 @@ ROOT = Path(fpjax.__file__).parent
 ORDER = [
     "plugin",
     "evidence",
+    "schemas",
     "process",
     "samplers",
     "preconditioning",

@@ -94,6 +94,7 @@ BAD = {
     "unknown key in a table": (GOOD + "[images]\nsize = 3\n", "size"),
     "wrong type": ("guidance = 3\n" + GOOD, "guidance"),
     "a number as text": (GOOD.replace("[2]", '["2"]'), "steps"),
+    "a count with a point": (GOOD.replace("[2]", "[2.0]"), "steps"),
     "empty axis": ("guidance = []\n" + GOOD, "guidance"),
     "empty grid": ("models = []\n[[process]]\nkind = 'ddim'\nsteps = [2]\n", "models"),
     "no process": ('models = ["digits-plain"]\n', "process"),

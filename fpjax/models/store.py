@@ -15,14 +15,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jsonschema.exceptions
-import jsonschema.validators
 import numpy as np
 from flax import nnx
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from fpjax import schemas
 from fpjax.denoiser import Denoiser, Facts
 from fpjax.evidence import FpjaxError
 from fpjax.models import mixture
@@ -32,9 +31,6 @@ from fpjax.models.plain import EDMNetwork
 FORMAT = "fpjax-model/1"
 WEIGHTS = Path(__file__).parent / "weights"
 SCHEMA = json.loads((Path(__file__).parent / "card.schema.json").read_text())
-# JSON Schema calls 8.0 an integer; as a size it is none.
-_TYPES = jsonschema.validators.Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, x: type(x) is int)
-VALID = jsonschema.validators.extend(jsonschema.validators.Draft202012Validator, type_checker=_TYPES)(SCHEMA)
 MOST_VALUES = 1 << 28  # in a point; an image of 3 x 8192 x 8192 has fewer
 
 
@@ -143,17 +139,14 @@ def read_card(path: Path) -> dict:
         raise FpjaxError(f"the model card {path.name} cannot be read as JSON; export the model again") from error
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise FpjaxError(f"the model card {path.name} is not of format {FORMAT}; export the model again")
-    error = jsonschema.exceptions.best_match(VALID.iter_errors(card))
-    if error is not None:
-        where = ".".join(map(str, error.absolute_path)) or "the top level"
-        what = " ".join(error.message.split())[:200]
+    fault = schemas.fault(SCHEMA, card)
+    if fault is not None:
         raise FpjaxError(
-            f"the model card {path.name} is wrong at {where}: {what}; correct it or export the model again"
+            f"the model card {path.name} is wrong at {fault.where}: {fault.what}; correct it or export the model again"
         )
-    if math.prod(card["shape"]) > MOST_VALUES:
-        raise FpjaxError(
-            f"the model card {path.name} asks for points of {math.prod(card['shape'])} values; correct its shape"
-        )
+    values = math.prod(card["shape"])
+    if values > MOST_VALUES:
+        raise FpjaxError(f"the model card {path.name} asks for points of {values} values; correct its shape")
     return card
 
 

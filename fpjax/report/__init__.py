@@ -5,8 +5,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-
+from fpjax import schemas
 from fpjax.auditing import Report
 from fpjax.evidence import FpjaxError
 from fpjax.models.store import write_atomic
@@ -27,12 +26,9 @@ def to_json(report: Report) -> str:
       FpjaxError: if the report does not follow its own schema (a defect of fpjax).
     """
     data = report.to_json()
-    try:
-        jsonschema.validate(data, schema())
-    except jsonschema.ValidationError as error:
-        raise FpjaxError(
-            f"the report breaks its schema at {error.json_path}: {error.message}; please report this"
-        ) from error
+    fault = schemas.fault(schema(), data)
+    if fault is not None:
+        raise FpjaxError(f"the report breaks its schema at {fault.where}: {fault.what}; please report this")
     return json.dumps(data, indent=1, allow_nan=False) + "\n"
 
 
@@ -55,11 +51,9 @@ def read(path: str | Path) -> dict[str, Any]:
         known = isinstance(found, str) and found.startswith("fpjax-audit/")
         what = f"was written in the format {found!r}" if known else "is not an audit.json"
         raise FpjaxError(f"{path} {what}; this fpjax reads fpjax-audit/1: make the audit again by: fpjax audit")
-    try:
-        jsonschema.validate(data, schema())
-    except jsonschema.ValidationError as error:
-        what = error.message if len(error.message) < 200 else error.message[:200] + "…"
-        raise FpjaxError(f"{path} is not a valid audit.json at {error.json_path}: {what}; make it again") from None
+    fault = schemas.fault(schema(), data)
+    if fault is not None:
+        raise FpjaxError(f"{path} is not a valid audit.json at {fault.where}: {fault.what}; make it again")
     return data
 
 

@@ -15,9 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-
 import fpjax
+from fpjax import schemas
 from fpjax.evidence import FpjaxError
 
 MOST_CELLS = 10_000_000  # each is a row of a table on this machine's disk
@@ -53,7 +52,6 @@ SCHEMA = _table(
     images=_table((), data={"type": "string"}, count=_WHOLE | {"minimum": 1}, batch=_WHOLE | {"minimum": 1}),
     budget=_table((), cell_s={"type": "number", "exclusiveMinimum": 0}, tries=_WHOLE | {"minimum": 1, "maximum": 100}),
 )
-VALID = jsonschema.Draft202012Validator(SCHEMA)
 
 
 @dataclass(frozen=True)
@@ -159,10 +157,9 @@ def parse(text: str, name: str = "the study") -> Plan:
         asked = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise FpjaxError(f"{name} is not TOML: {error}") from None
-    error = next(iter(sorted(VALID.iter_errors(asked), key=str)), None)
-    if error is not None:
-        where = error.json_path.removeprefix("$").lstrip(".") or "the top"
-        raise FpjaxError(f"{name}, at {where}: {error.message[:200]}")
+    fault = schemas.fault(SCHEMA, asked)
+    if fault is not None:
+        raise FpjaxError(f"{name}, at {fault.where}: {fault.what}")
     _defaults(asked)
     if (size := _size(asked)) > MOST_CELLS:
         raise FpjaxError(f"{name} asks for {size:.3g} cells, more than {MOST_CELLS:,}; split it")

@@ -81,14 +81,18 @@ def right() -> Kernel:
     return Kernel([sys.modules[f"fpjax.certify.{name}"] for name in FILES])
 
 
-def mutate(file: str, index: int, how) -> Kernel:
-    """The kernel with one node changed, made of new modules under the old names: for a process of its own."""
+def changed(file: str, index: int, how) -> ast.Module:
+    """The file with one node changed."""
+    tree = ast.parse(SOURCES[file])
+    change(list(ast.walk(tree))[index], how)
+    return ast.fix_missing_locations(tree)
+
+
+def mutate(file: str, mutant: ast.Module) -> Kernel:
+    """The kernel with this for one of its files, made of new modules under the old names: for a process of its own."""
     modules = []
     for name in FILES:
-        tree = ast.parse(SOURCES[name])
-        if name == file:
-            change(list(ast.walk(tree))[index], how)
-            ast.fix_missing_locations(tree)
+        tree = mutant if name == file else ast.parse(SOURCES[name])
         module = types.ModuleType(f"fpjax.certify.{name}")
         module.__package__ = "fpjax.certify"
         sys.modules[module.__name__] = module
@@ -151,7 +155,7 @@ def killed(k, cases) -> str | None:
 
 def killed_apart(file: str, index: int, how, cases) -> str | None:
     """Like :func:`killed` for one mutant, in a child process with 4 GiB: a mutant may abort or eat all memory."""
-    change(list(ast.walk(ast.parse(SOURCES[file])))[index], how)  # what fails here is no kill
+    mutant = changed(file, index, how)  # here, where a failure is no kill
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -160,7 +164,7 @@ def killed_apart(file: str, index: int, how, cases) -> str | None:
         resource.setrlimit(resource.RLIMIT_AS, (1 << 32, 1 << 32))
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         try:
-            answer = killed(mutate(file, index, how), cases) or ""
+            answer = killed(mutate(file, mutant), cases) or ""
         except BaseException as error:
             answer = f"crash at import {type(error).__name__}"
         os.write(write, answer.encode()[:500])

@@ -270,7 +270,6 @@ def test_multipliers_find_the_weighted_gram_bound(tmp_path):
     exact = 0.5 + 0.5 * (skip + np.linalg.norm(tensors["W"] @ np.diag(gain**2) @ tensors["W"].T, 2))
     assert exact * (1 - 1e-9) <= got <= 1.01 * exact < 0.95 * product
     assert got <= float(step.lipschitz(value)[1]) < product
-    quick = kernel.Step(
-        kernel.Model(tmp_path / "m.json", fast=True), 0, 1.0, 0.4, 0.8
-    )  # no effect is a tiny one in floats
+    fast = kernel.Model(tmp_path / "m.json", fast=True)  # where no effect looks like a tiny one
+    quick = kernel.Step(fast, 0, 1.0, 0.4, 0.8)
     assert multipliers(quick, [arb(0)] * 3, arb.pos_inf(), "lipschitz")[0] == pytest.approx(got, rel=1e-3)
