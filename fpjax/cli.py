@@ -196,15 +196,21 @@ def train(
     out: Annotated[Path, typer.Option(help="folder for the weights, the card and the loss curve")] = Path("models"),
     updates: Annotated[int | None, typer.Option(help="number of updates, if not the recipe's")] = None,
     seed: Annotated[int | None, typer.Option(help="seed, if not the recipe's")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on with an interrupted run; the weights are the same")
+    ] = False,
+    checkpoint_every: Annotated[float, typer.Option(help="seconds between checkpoints")] = 30.0,
 ) -> None:
     """Train an embedded model again from its recipe: weights, card and loss curve."""
     use(Precision.SINGLE)
     import dataclasses
 
-    from fpjax.models import store, training
+    from rich.progress import TextColumn
+
+    from fpjax.models import recipes, store, training
     from fpjax.report import check_writable
 
-    recipe = training.recipe(name)
+    recipe = recipes.recipe(name)
     if updates is not None:
         if updates < 1:
             raise FpjaxError(f"--updates must be at least 1, got {updates}")
@@ -212,14 +218,20 @@ def train(
     if seed is not None:
         recipe = dataclasses.replace(recipe, seed=seed)
     check_writable(out)
-    with bar() as progress:
-        task = progress.add_task("training", total=recipe.updates)
+    checkpoint = out / f"{name}.checkpoint"
+    if checkpoint.exists() and not resume:
+        raise FpjaxError(f"{checkpoint} is an interrupted run; go on with it by --resume, or remove it to start again")
+    with bar(TextColumn("{task.fields[rate]}")) as progress:
+        task = progress.add_task("training", total=recipe.updates, rate="")
 
         def tick(done: int, total: int, loss: float) -> None:
-            progress.update(task, completed=done, description=f"loss {loss:.4f}")
+            speed = progress.tasks[task].speed
+            rate = f"{speed * recipe.batch:.0f} images/s" if speed else ""
+            progress.update(task, completed=done, description=f"loss {loss:.4f}", rate=rate)
 
-        run = training.train(recipe, tick)
-    path = store.save(out, training.card(name, recipe, run), store.tensors_of(run.model))
+        run = training.train(recipe, tick, checkpoint, checkpoint_every)
+    path = store.save(out, recipes.card(name, recipe, run), store.tensors_of(run.model))
+    training.draw(out / f"{name}-loss.png", run)
     print(f"held-out loss {run.held_out_loss:.5f}, training loss {run.train_loss:.5f}, {run.seconds:.0f} s: {path}")
     if name in store.names():
         shipped = store.read_card(store.card_path(name))["training"]["held_out_loss"]

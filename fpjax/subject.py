@@ -120,8 +120,8 @@ def embedded(den: Denoiser, n: int, seed: int) -> tuple[np.ndarray, np.ndarray, 
     Raises:
       FpjaxError: if the data set has fewer.
     """
-    for name in data.HELD_OUT:
-        if data.load(name).held_out[0].shape == den.shape:
+    for name in sorted(data.HELD_OUT, key=lambda name: not den.name.startswith(f"{name}-")):  # its own data set first
+        if data.held_out(name)[0].shape[1:] == den.shape:
             x, labels = data.samples(name, n, seed)
             if not den.conditions or labels.max() < len(den.conditions):
                 return x, labels, f"{n} held-out {name}, seed {seed}"

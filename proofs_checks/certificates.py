@@ -23,8 +23,11 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
+from fpjax.models.tree import merges, sizes
+
 KEYS = ("means", "factors", "variances", "floor", "logits")
 MIXTURE = [{"op": "mixture", "out": "D", "in": "y"} | {k: k for k in KEYS}]
+TREE = ("means", "variances", "leaf", "root")
 POINTS = ((-1.0, 0.2), (1.0, 0.0), (0.3, 0.8))
 
 
@@ -173,6 +176,26 @@ def patch_tensors(rng, d: int, patch=2, classes=0) -> dict[str, np.ndarray]:
 def guided_prior() -> list[dict]:
     """A mixture whose guidance moves its logits (T11): monotone at every guidance weight."""
     return [{**MIXTURE[0], "guidance": "prior"}]
+
+
+def tree_layers(image) -> list[dict]:
+    """The posterior mean of a latent tree over an image (rows, columns)."""
+    names = {"levels": [f"level.{i}" for i in range(len(merges(*image)) - 1)]} | {k: k for k in TREE}
+    return [{"op": "tree", "out": "D", "in": "y", "image": [*image], **names}]
+
+
+def tree_tensors(rng, image, states=3, gaussians=2, classes=0, alike=False) -> dict[str, np.ndarray]:
+    """A random latent tree; ``alike``: the first merge has the same weights everywhere."""
+    tensors = {
+        "means": f32(rng.standard_normal(gaussians)),
+        "variances": f32(rng.uniform(0.01, 0.5, gaussians)),
+        "root": f32(rng.standard_normal((classes + 1, states))),
+    }
+    for i, (regions, axis) in enumerate(zip(sizes(*image), merges(*image), strict=True)):
+        name, inner = ("leaf", gaussians) if i == 0 else (f"level.{i - 1}", states)
+        place = ((2, 1) if axis == 0 else (1, 2)) if alike and i == 0 else regions
+        tensors[name] = f32(rng.uniform(0.01, 1.0, (*place, states, inner)) ** 3)
+    return tensors
 
 
 def plain_layers(blocks=2) -> list[dict]:

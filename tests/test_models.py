@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 import fpjax
 from fpjax.evidence import FpjaxError
-from fpjax.models import exact, store, training
+from fpjax.models import exact, recipes, store, training
 
 
 def zoo(seed: int):
@@ -164,11 +164,11 @@ def test_learned_prior_jacobian_is_its_closed_form():
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["digits-monotone", "digits-plain"])
 def test_a_short_training_run_is_reproducible_and_survives_the_disk(name, tmp_path):
-    recipe = dataclasses.replace(training.recipe(name), updates=40, batch=32)
+    recipe = dataclasses.replace(recipes.recipe(name), updates=40, batch=32)
     with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         runs = [training.train(recipe) for _ in range(2)]
         tensors = [store.tensors_of(run.model) for run in runs]
-        path = store.save(tmp_path, training.card(name, recipe, runs[0]), tensors[0])
+        path = store.save(tmp_path, recipes.card(name, recipe, runs[0]), tensors[0])
     assert all(np.array_equal(tensors[0][k], tensors[1][k]) for k in tensors[0])
     assert runs[0].curve[-1][0] == 40
     den = store.load(path)

@@ -1,4 +1,4 @@
-"""The kernel's layers that are monotone by a theorem of their own: gradients of potentials, patches, mixtures (T6, E3).
+"""The kernel's layers that are monotone by a theorem: gradients of potentials, patches, mixtures, latent trees (T6, E3).
 
 In this room: their values, Jacobians over a ball, and why they are positive semidefinite. They join the table of
 layers in enclosure.py.
@@ -189,12 +189,93 @@ def mixture_change(p: list[arb], n: list[arb], h: list[arb], radius: arb) -> arb
     return min(first, second)
 
 
+# ---- latent trees ----
+
+
+def neighbours(height: int, width: int) -> list[tuple[int, int, list[list[int]]]]:
+    """For each merge, longer side first and columns if they tie: the regions (rows, columns) before it, and which one or
+    two of them each new one is made of."""
+    merges = []
+    while height * width > 1:
+        down, across = (2, 1) if height > width else (1, 2)
+        groups: dict[tuple[int, int], list[int]] = {}
+        for i in range(height * width):
+            groups.setdefault((i // width // down, i % width // across), []).append(i)
+        merges.append((height, width, [groups[key] for key in sorted(groups)]))
+        height, width = -(-height // down), -(-width // across)
+    return merges
+
+
+def tree_parts(run: Run, layer: dict) -> tuple:
+    """What a latent tree's tensors say: means, variances, for each merge the weights of each region before it, logits."""
+    key, model, merges = ("tree", str(layer)), run.model, neighbours(*layer["image"])
+    if key not in model.cache:
+        J, K = model.shape(layer["means"])[0], (*model.shape(layer["leaf"]), 0, 0, 0)[2]
+        names = [layer["leaf"], *layer["levels"]]
+        require(len(names) == len(merges), "tree: one tensor for each merge")
+        means, variances = (balls(model.tensor(layer[k], J)) for k in ("means", "variances"))
+        require(all(v >= 0 for v in variances), "tree: a variance is negative")
+        levels = []
+        for name, inner, (h, w, _) in zip(names, (J, *[K] * len(merges)), merges, strict=False):
+            a, b = (*model.shape(name), 0, 0)[:2]
+            require((a, b) in ((h, w), (2, 1) if h > w else (1, 2)), "tree: weights of all regions, or of two alike")
+            flat, size = model.tensor(name, a, b, K, inner), K * inner
+            require(all(v > 0 for v in flat), "tree: a weight is not positive")
+            parts = [model.matrix.of(K, inner, flat[i * size : i * size + size]) for i in range(a * b)]
+            pairs = [(m, m.T) for m in parts]
+            levels.append([pairs[i // w % a * b + i % w % b] for i in range(h * w)])
+        model.cache[key] = means, variances, levels, K, balls(model.tensor(layer["root"], model.classes + 1, K))
+    return *model.cache[key], [groups for _, _, groups in merges]
+
+
+def op_tree(run: Run, values: dict, layer: dict) -> Value:
+    """The posterior mean of a latent tree (E3): up the tree x_k = log sum_j w_kj exp(x_j), where x_j adds the parts of a
+    region, and down again the derivatives of the root's logarithm, which at a pixel are the probabilities r_j of its Gaussians:
+    D_i = sum_j r_j (mean_j + variance_j (y_i - mean_j) / (variance_j + s^2)).
+
+    D is the gradient of s^2 log p(y) + |y|^2/2. With |y_i|^2 / 2 s^2 for each of its pixels, what a region's state adds up
+    to is convex: at a pixel a convex quadratic, above it logarithms of sums of exponentials of convex functions, and sums.
+    """
+    y, s2 = values["y"], run.sigma * run.sigma
+    means, variances, levels, K, table, merges = tree_parts(run, layer)
+    require(len(levels[0]) == len(y.c), "tree: the image does not fit y")
+    run.model.tick(len(y.c) * K * (K + len(means)))
+    away = [[p - m for m in means] for p in y.c]
+    x = [[-((v + s2).log() + q * q / (v + s2)) / 2 for q, v in zip(row, variances, strict=True)] for row in away]
+    climbed = []
+    for level, groups in zip(levels, merges, strict=True):
+        tops = [max((v.mid() for v in row), key=float) for row in x]
+        raised = [[(v - t).exp() for v in row] for row, t in zip(x, tops, strict=True)]
+        sums = [m.apply(e) for (m, _), e in zip(level, raised, strict=True)]
+        climbed.append((level, groups, raised, sums))
+        x = [[v.log() + t for v in row] for row, t in zip(sums, tops, strict=True)]
+        x = [[sum(v, ZERO) for v in zip(*(x[j] for j in group), strict=True)] for group in groups]
+    logits, null = table[run.condition * K : run.condition * K + K], table[-K:]
+    if "guidance" in layer:
+        logits = [q + run.guidance * (p - q) for p, q in zip(logits, null, strict=True)]
+    g = [softmax([a + b for a, b in zip(logits, x[0], strict=True)])]
+    for level, groups, raised, sums in reversed(climbed):
+        parents = {j: k for k, group in enumerate(groups) for j in group}
+        g = [g[parents[j]] for j in range(len(raised))]
+        down = [t.apply([a / b for a, b in zip(*p, strict=True)]) for (_, t), *p in zip(level, g, sums, strict=True)]
+        g = [[a * b for a, b in zip(*p, strict=True)] for p in zip(raised, down, strict=True)]
+    gains = [v / (v + s2) for v in variances]
+    pulled = [[m + b * q for m, b, q in zip(means, gains, row, strict=True)] for row in away]
+    c = [dot(r, to) for r, to in zip(g, pulled, strict=True)]
+    if run.radius is None:
+        return Value(c, c, None, ZERO, 3, True)
+    return run.value(c, run.model.matrix.eye(len(c), ZERO, run.columns), INF, 3, True)  # no bound of J: only its sign
+
+
 PROGRAM, PAIR = listof(anything, 1, MAX_LAYERS), listof(whole(1, 4096), 2)
 MIX = dict.fromkeys(("means", "factors", "variances", "floor", "logits"), anything)
+TREE = ("means", "variances", "leaf", "root")
 OPS |= {
     "logsumexp": (op_logsumexp, KEYS),
     "gradient": (op_gradient, {"in": word("y"), "layers": PROGRAM}),
     "patches": (op_patches, {"in": word("y"), "image": listof(whole(1, 4096), 3), "patch": PAIR, "stride": PAIR,
                              "layers": PROGRAM}),
+    "tree": (op_tree, {"in": word("y"), "image": PAIR, **dict.fromkeys(TREE, anything), "levels": listof(anything, 0, 64),
+                       "guidance?": word("prior")}),
     "mixture": (op_mixture, {"in": word("y"), **MIX, "guidance?": word("prior")}),
 }  # fmt: skip

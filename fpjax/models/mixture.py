@@ -20,6 +20,8 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
+TENSORS = ("means", "factors", "variances", "floor", "logits")
+
 
 def _posterior(params, y, sigma, condition):
     """mu_k (K, d), pi (K,) and the two parts of A_k, (K,) and (K, r), for flat y (d,)."""

@@ -1,7 +1,11 @@
 """Denoisers invertible by construction (T6): the gradient in y of a convex function, at every noise level.
 
-``LearnedMixture`` is the exact denoiser of a learned prior, a mixture of low-rank Gaussians; the proof that it is
-monotone is in :mod:`fpjax.models.mixture` and needs only floor >= 0 and variances >= 0 of what is stored.
+``LearnedMixture`` is the exact denoiser of a learned prior, a mixture of low-rank Gaussians, ``LatentTree`` that of a
+hidden Markov tree over the pixels, ``PriorSum`` a weighted sum of such. The proofs that they are monotone, whatever is
+stored, are in :mod:`fpjax.models.mixture`, :mod:`fpjax.models.tree` and :mod:`fpjax.models.priors`.
+
+Each has ``prior()``, the parameters of its pure function; ``tensors()``, the same by name, as stored; and ``layers()``, the
+program for the certificate kernel.
 """
 
 import jax
@@ -9,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from fpjax.models import mixture
+from fpjax.models import mixture, priors, starts, tree
 
-TENSORS = ("means", "factors", "variances", "floor", "logits")
+LEAST = 1e-6  # of a tree's weights: what no image of the training set shows is rare, not impossible
 
 
 class LearnedMixture(nnx.Module):
@@ -26,60 +30,147 @@ class LearnedMixture(nnx.Module):
     """
 
     def __init__(self, images, labels, conditions: int, *, per_class: int = 6, rank: int = 8, seed: int = 0):
-        start = _clusters(np.asarray(images).reshape(len(images), -1), labels, conditions, per_class, rank, seed)
+        flat = np.asarray(images).reshape(len(images), -1)
+        start = starts.mixture(flat, labels, conditions, per_class, rank, seed)
         self.means = nnx.Param(jnp.asarray(start["means"], jnp.float32))
         self.directions = nnx.Param(jnp.asarray(start["factors"], jnp.float32))
         self.log_variances = nnx.Param(jnp.log(jnp.asarray(start["variances"], jnp.float32)))
         self.log_floor = nnx.Param(jnp.log(jnp.asarray(start["floor"], jnp.float32)))
         self.class_logits = nnx.Param(jnp.asarray(start["logits"], jnp.float32))
 
-    def tensors(self) -> dict[str, jax.Array]:
-        """What is stored: the parameters of :func:`fpjax.models.mixture.denoise`; factors orthonormal by QR.
-
-        The row without a condition is the average of the classes' weights, so the prior is one joint distribution.
-        """
-        logits = jax.nn.log_softmax(self.class_logits[...], axis=1)
-        null = jax.nn.logsumexp(logits, axis=0, keepdims=True) - np.log(logits.shape[0]).astype(np.float32)
+    def prior(self) -> dict[str, jax.Array]:
+        """The parameters of :func:`fpjax.models.mixture.denoise`; factors orthonormal by QR."""
         return {
             "means": self.means[...],
             "factors": jnp.linalg.qr(self.directions[...])[0],
             "variances": jnp.exp(self.log_variances[...]),
             "floor": jnp.exp(self.log_floor[...]),
-            "logits": jnp.concatenate([logits, null]),
+            "logits": _joint(self.class_logits[...]),
         }
+
+    def tensors(self) -> dict[str, jax.Array]:
+        """What is stored."""
+        return self.prior()
 
     def __call__(self, y, sigma, condition):
         """D(y, sigma) under a condition index."""
-        return mixture.denoise(self.tensors(), y, sigma, condition)
+        return mixture.denoise(self.prior(), y, sigma, condition)
+
+    def layers(self, prefix: str = "", out: str = "D") -> list[dict]:
+        """The program for the certificate kernel: one operation."""
+        return [{"op": "mixture", "out": out, "in": "y", **{name: prefix + name for name in mixture.TENSORS}}]
+
+
+class LatentTree(nnx.Module):
+    """Trainable Gaussians, weights of the leaves and levels, and class weights of a latent tree prior.
+
+    Args:
+      images, labels: training data (n, h, w), (n,); the start is k-means in every region, and how often the clusters of
+        a region meet those of the region that it is merged into.
+      conditions: how many classes. states: of each region. gaussians: that the pixels share.
+      alike: after how many of the first merges regions are alike everywhere.
+      seed: of the k-means.
+    """
+
+    def __init__(
+        self, images, labels, conditions: int, *, states: int = 16, gaussians: int = 12, alike: int = 0, seed: int = 0
+    ):
+        self.image = tuple(np.shape(images)[1:])
+        start = starts.tree(np.asarray(images), np.asarray(labels), conditions, states, gaussians, alike, seed)
+        self.means = nnx.Param(jnp.asarray(start["means"], jnp.float32))
+        self.log_variances = nnx.Param(jnp.log(jnp.asarray(start["variances"], jnp.float32)))
+        self.leaf = nnx.Param(jnp.log(jnp.asarray(start["leaf"], jnp.float32)))
+        self.levels = nnx.List([nnx.Param(jnp.log(jnp.asarray(level, jnp.float32))) for level in start["levels"]])
+        self.class_logits = nnx.Param(jnp.asarray(start["root"], jnp.float32))
+
+    def prior(self) -> dict:
+        """The parameters of :func:`fpjax.models.tree.denoise`."""
+        return {
+            "means": self.means[...],
+            "variances": jnp.exp(self.log_variances[...]),
+            "leaf": _probabilities(self.leaf[...]),
+            "levels": [_probabilities(level[...]) for level in self.levels],
+            "root": _joint(self.class_logits[...]),
+        }
+
+    def tensors(self) -> dict[str, jax.Array]:
+        """What is stored: the prior, its levels by name."""
+        prior = self.prior()
+        return {f"level.{i}": level for i, level in enumerate(prior.pop("levels"))} | prior
+
+    def __call__(self, y, sigma, condition):
+        """D(y, sigma) under a condition index."""
+        return tree.denoise(self.prior(), y, sigma, condition)
+
+    def layers(self, prefix: str = "", out: str = "D") -> list[dict]:
+        """The program for the certificate kernel: one operation."""
+        levels = [f"{prefix}level.{i}" for i in range(len(self.levels))]
+        names = {name: prefix + name for name in tree.TENSORS}
+        return [{"op": "tree", "out": out, "in": "y", "image": list(self.image), "levels": levels, **names}]
+
+
+class PriorSum(nnx.Module):
+    """A sum of learned priors' denoisers with trainable shares; the start is the best sum at each noise level.
+
+    Args:
+      parts: learned priors over the same images and conditions. images, labels: training data (n, *shape), (n,).
+    """
+
+    def __init__(self, parts: list, images, labels):
+        self.parts = nnx.List(parts)
+        logs = starts.shares(parts, np.asarray(images), np.asarray(labels), np.exp(4 * np.asarray(priors.KNOTS)))
+        weight, bias = priors.through(logs)
+        self.weight = nnx.Param(jnp.asarray(weight, jnp.float32))
+        self.bias = nnx.Param(jnp.asarray(bias, jnp.float32))
+
+    def prior(self) -> dict:
+        """The parameters of :func:`fpjax.models.priors.denoise`."""
+        knots = jnp.asarray(priors.KNOTS, jnp.float32)
+        parts = [part.prior() for part in self.parts]
+        return {"knots": knots, "weight": self.weight[...], "bias": self.bias[...], "parts": parts}
+
+    def tensors(self) -> dict[str, jax.Array]:
+        """What is stored: the shares, the priors as part.i.NAME, and constants for the certificate kernel."""
+        knots, count = jnp.asarray(priors.KNOTS, jnp.float32), len(self.parts)
+        stored = {"weight": self.weight[...], "bias": self.bias[...]}
+        stored |= {"ones": jnp.ones((len(knots), 1)), "minus_knots": -knots}
+        for i, part in enumerate(self.parts):
+            stored |= {f"part.{i}.{name}": value for name, value in part.tensors().items()}
+            stored[f"pick.{i}"] = jnp.eye(count)[i : i + 1]
+        return stored
+
+    def __call__(self, y, sigma, condition):
+        """D(y, sigma) under a condition index."""
+        return priors.denoise(self.prior(), y, sigma, condition)
 
     def layers(self) -> list[dict]:
-        """The program for the certificate kernel: one operation."""
-        return [{"op": "mixture", "out": "D", "in": "y", **{name: name for name in TENSORS}}]
+        """The program for the certificate kernel: the shares, the priors, and their sum."""
+        program: list[dict] = [
+            {"op": "edm", "out": "noise", "which": "noise", "data_std": 1.0},
+            {"op": "affine", "out": "past", "in": "noise", "weight": "ones", "bias": "minus_knots"},
+            {"op": "elementwise", "out": "bends", "in": "past", "fn": "relu"},
+            {"op": "affine", "out": "logs", "in": "bends", "weight": "weight", "bias": "bias"},
+            {"op": "softmax", "out": "shares", "in": "logs"},
+        ]
+        for i, part in enumerate(self.parts):
+            program += [
+                {"op": "affine", "out": f"share{i}", "in": "shares", "weight": f"pick.{i}"},
+                *part.layers(f"part.{i}.", f"D{i}"),
+                {"op": "scale", "out": f"scaled{i}", "in": f"D{i}", "by": f"share{i}"},
+            ]
+        return [*program, {"op": "add", "out": "D", "in": [f"scaled{i}" for i in range(len(self.parts))]}]
 
 
-def _clusters(points, labels, conditions, per_class, rank, seed) -> dict[str, np.ndarray]:
-    """k-means within each class; each cluster's mean, leading directions and remaining variance."""
-    from sklearn.cluster import KMeans
+def _joint(class_logits):
+    """Logits (C, K) of each class normalised, and the row without a condition, (C + 1, K).
 
-    d = points.shape[1]
-    means, factors, variances, floors, logits = [], [], [], [], []
-    for c in range(conditions):
-        mine = points[labels == c]
-        kmeans = KMeans(per_class, n_init=4, random_state=seed)  # pyright: ignore[reportArgumentType]
-        assigned = kmeans.fit_predict(mine)
-        for k in range(per_class):
-            cluster = mine[assigned == k]
-            centre = cluster.mean(axis=0)
-            _, s, vt = np.linalg.svd(cluster - centre, full_matrices=True)
-            values = np.zeros(d)
-            values[: len(s)] = s**2 / len(cluster)
-            floor = max(values[rank:].mean(), 1e-2)
-            means.append(centre)
-            factors.append(vt[:rank].T)
-            variances.append(np.maximum(values[:rank] - floor, 1e-2))
-            floors.append(floor)
-            row = np.full(conditions, -6.0)
-            row[c] = np.log(len(cluster) / len(mine))
-            logits.append(row)
-    columns = {"means": means, "factors": factors, "variances": variances, "floor": floors}
-    return {name: np.stack(v) for name, v in columns.items()} | {"logits": np.stack(logits, axis=1)}
+    That row is the average of the classes' weights, so the prior is one joint distribution.
+    """
+    logits = jax.nn.log_softmax(class_logits, axis=1)
+    null = jax.nn.logsumexp(logits, axis=0, keepdims=True) - np.log(logits.shape[0]).astype(np.float32)
+    return jnp.concatenate([logits, null])
+
+
+def _probabilities(logits):
+    """The softmax over the last axis, nowhere below LEAST/n."""
+    return (1 - LEAST) * jax.nn.softmax(logits, axis=-1) + LEAST / logits.shape[-1]

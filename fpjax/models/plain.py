@@ -1,6 +1,7 @@
 """Ordinary denoisers, for comparison: no structure that would make them invertible.
 
-``EDMNetwork`` is a residual network with the preconditioning of Karras et al. 2022 (their Table 1).
+``EDMNetwork`` is a residual network of dense layers, ``UNet`` a convolutional one with skip connections (Ronneberger, Fischer &
+Brox 2015), both with the preconditioning of Karras et al. 2022 (their Table 1).
 """
 
 import jax
@@ -104,6 +105,101 @@ class EDMNetwork(nnx.Module):
             {"op": "scale", "out": "scaled", "in": "out", "by": "c_out"},
             {"op": "add", "out": "D", "in": ["skipped", "scaled"]},
         ]
+
+
+class Level(nnx.Module):
+    """ln(sigma)/4 and a condition index as one embedding (size,): random Fourier features, a dense layer, a table."""
+
+    def __init__(self, conditions: int, size: int, frequencies: int, *, rngs: nnx.Rngs):
+        self.fourier = Affine(1, frequencies, gain=4.0, rngs=rngs)
+        self.fourier.bias[...] = jax.random.uniform(rngs.params(), (frequencies,), maxval=2 * jnp.pi)
+        self.dense = Affine(frequencies, size, rngs=rngs)
+        self.classes = nnx.Param(0.1 * jax.random.normal(rngs.params(), (conditions + 1, size)))
+
+    def __call__(self, sigma, condition):
+        """The embedding (size,)."""
+        waves = jnp.cos(self.fourier(jnp.log(sigma).reshape(1) / 4))
+        return nnx.silu(self.dense(waves) + self.classes[...][condition])
+
+
+class Convolution(nnx.Module):
+    """Cross-correlation with k×k kernels, stride 1, zero padding; weight stored (out, in, k, k)."""
+
+    def __init__(self, n_in: int, n_out: int, k: int = 3, *, gain: float = 1.0, rngs: nnx.Rngs):
+        self.weight = nnx.Param(gain / (n_in * k * k) ** 0.5 * jax.random.normal(rngs.params(), (n_out, n_in, k, k)))
+        self.bias = nnx.Param(jnp.zeros((n_out,)))
+
+    def __call__(self, x):
+        """The result (out, h, w) for x (in, h, w)."""
+        return (
+            jax.lax.conv_general_dilated(x[None], self.weight[...], (1, 1), "SAME")[0] + self.bias[...][:, None, None]
+        )
+
+
+class ConvBlock(nnx.Module):
+    """x -> S x + C2 silu((1 + a) C1 x + b): a residual block whose gains a and shifts b follow the embedding."""
+
+    def __init__(self, n_in: int, n_out: int, embedding: int, *, rngs: nnx.Rngs):
+        self.first = Convolution(n_in, n_out, rngs=rngs)
+        self.level = Affine(embedding, 2 * n_out, gain=0.3, rngs=rngs)
+        self.second = Convolution(n_out, n_out, gain=0.1, rngs=rngs)
+        self.skip = Convolution(n_in, n_out, 1, rngs=rngs)
+
+    def __call__(self, x, e):
+        """The next x (out, h, w) from x (in, h, w) and the embedding e."""
+        gain, shift = jnp.split(self.level(e)[:, None, None], 2)
+        return self.skip(x) + self.second(nnx.silu(self.first(x) * (1 + gain) + shift))
+
+
+class UNet(nnx.Module):
+    """D = c_skip·y + c_out·network(c_in·y, ln(sigma)/4, condition), for images (h, w) or (channels, h, w) of any size.
+
+    Args:
+      shape: of an image; only its channels count. conditions: how many; one more embedding means "none".
+      widths: channels at each resolution, each half the one before. embedding, frequencies: sizes of the embedding.
+      data_std: standard deviation of the clean images.
+    """
+
+    def __init__(self, shape, conditions, *, widths=(16, 32, 48), embedding=64, frequencies=16, data_std=0.7, rngs):
+        self.data_std, channels = data_std, 1 if len(shape) == 2 else shape[0]
+        self.level = Level(conditions, embedding, frequencies, rngs=rngs)
+        self.enter = Convolution(channels, widths[0], rngs=rngs)
+        sizes = [widths[0], *widths]
+        down = [ConvBlock(a, b, embedding, rngs=rngs) for a, b in zip(sizes, widths, strict=False)]
+        up = [
+            ConvBlock(a + b, b, embedding, rngs=rngs)
+            for a, b in zip((widths[-1], *widths[:0:-1]), widths[::-1], strict=True)
+        ]
+        self.down, self.up = nnx.List(down), nnx.List(up)
+        self.middle = ConvBlock(widths[-1], widths[-1], embedding, rngs=rngs)
+        self.leave = Convolution(widths[0], channels, gain=0.1, rngs=rngs)
+
+    def __call__(self, y, sigma, condition):
+        """D(y, sigma) under a condition index."""
+        total, e = sigma**2 + self.data_std**2, self.level(sigma, condition)
+        h = self.enter(y.reshape(-1, *y.shape[-2:]) / jnp.sqrt(total))
+        kept = []
+        for i, block in enumerate(self.down):
+            h = block(_halved(h) if i else h, e)
+            kept.append(h)
+        h = self.middle(h, e)
+        for block in self.up:
+            fine = kept.pop()
+            h = block(jnp.concatenate([_doubled(h, fine.shape), fine]), e)
+        out = self.leave(nnx.silu(h)).reshape(y.shape)
+        return self.data_std**2 / total * y + sigma * self.data_std / jnp.sqrt(total) * out
+
+
+def _halved(x):
+    """Means of 2×2 pixels; at an odd border, of those that there are and zeros."""
+    return jax.lax.reduce_window(x, 0.0, jax.lax.add, (1, 2, 2), (1, 2, 2), "SAME") / 4
+
+
+def _doubled(x, shape):
+    """Each pixel four times, cut to ``shape``'s height and width; x itself where it has them."""
+    if x.shape[1:] == shape[1:]:
+        return x
+    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)[:, : shape[1], : shape[2]]
 
 
 def _affine(out: str, x: str, prefix: str) -> dict:

@@ -24,11 +24,13 @@ from safetensors.numpy import save as save_tensors
 from fpjax import schemas
 from fpjax.denoiser import Denoiser, Facts
 from fpjax.evidence import FpjaxError
-from fpjax.models import mixture
-from fpjax.models.monotone import TENSORS, LearnedMixture
-from fpjax.models.plain import EDMNetwork
+from fpjax.models import mixture, priors, tree
+from fpjax.models.monotone import LatentTree, LearnedMixture, PriorSum
+from fpjax.models.plain import EDMNetwork, UNet
 
 FORMAT = "fpjax-model/1"
+PRIORS = {"learned-mixture": mixture.denoise, "latent-tree": tree.denoise, "prior-sum": priors.denoise}
+NETWORKS: dict[str, Any] = {"edm-network": EDMNetwork, "unet": UNet}
 WEIGHTS = Path(__file__).parent / "weights"
 SCHEMA = json.loads((Path(__file__).parent / "card.schema.json").read_text())
 MOST_VALUES = 1 << 28  # in a point; an image of 3 x 8192 x 8192 has fewer
@@ -184,31 +186,17 @@ def _build(card: dict, tensors: dict[str, np.ndarray]) -> Denoiser:
     facts = Facts(**card["facts"])
     kind, options = card["architecture"]["kind"], card["architecture"]["options"]
     common = {"shape": shape, "conditions": conditions, "facts": facts, "name": card["name"]}
-    if kind == "learned-mixture":
-        _check_mixture(card, tensors)
-        params = {name: jnp.asarray(tensors[name]) for name in TENSORS}
-        return Denoiser(params, mixture.denoise, jacobian=mixture.jacobian, **common)
-    if kind == "edm-network":
-        size = math.prod(shape)
-        network = nnx.eval_shape(lambda: EDMNetwork(size, len(conditions), rngs=nnx.Rngs(0), **options))
+    if kind in PRIORS:
+        params = priors.of_tensors(kind, tensors, shape, len(conditions) + 1)
+        return Denoiser(
+            params, PRIORS[kind], jacobian=mixture.jacobian if kind == "learned-mixture" else None, **common
+        )
+    if kind in NETWORKS:
+        size = math.prod(shape) if kind == "edm-network" else shape
+        network = nnx.eval_shape(lambda: NETWORKS[kind](size, len(conditions), rngs=nnx.Rngs(0), **options))
         graph, state = nnx.split(network)
         return Denoiser(_fill(state, tensors), NetworkFunction(graph), **common)
     raise FpjaxError(f"model {card['name']} has an unknown architecture {kind!r}; update fpjax")
-
-
-def _check_mixture(card: dict, tensors: dict) -> None:
-    size, rows = math.prod(card["shape"]), len(card["conditions"]) + 1
-    k, rank = tensors["factors"].shape[0], tensors["factors"].shape[-1]
-    wanted = {
-        "means": (k, size),
-        "factors": (k, size, rank),
-        "variances": (k, rank),
-        "floor": (k,),
-        "logits": (rows, k),
-    }
-    _check_shapes(wanted, tensors)
-    if (tensors["variances"] < 0).any() or (tensors["floor"] < 0).any():
-        raise FpjaxError(f"model {card['name']} has a negative variance, so it is no mixture; train it again")
 
 
 def _check_shapes(wanted: dict, tensors: dict) -> None:
@@ -230,7 +218,7 @@ def _fill(state, tensors: dict):
 
 def tensors_of(model: nnx.Module) -> dict[str, np.ndarray]:
     """What is stored of a trained module: the tensors of a learned prior, the named parameters of a network."""
-    if isinstance(model, LearnedMixture):
+    if isinstance(model, (LearnedMixture, LatentTree, PriorSum)):
         return {name: np.asarray(value) for name, value in model.tensors().items()}
     flat = nnx.to_flat_state(nnx.state(model, nnx.Param))
     return {".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in flat}

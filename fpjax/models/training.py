@@ -1,4 +1,4 @@
-"""Training of the embedded models: one objective, one optimiser, one loop, a recipe for each model.
+"""Training of the embedded models: one objective, one optimiser, one loop for every recipe (recipes).
 
 The objective is the noise-prediction loss E |D(y, sigma) - x|²/sigma² per value, y = x + sigma·n, over the noise
 levels of DDPM's linear schedule (Ho et al. 2020, Eq. 14, in y-coordinates). Everything is a function of the seed.
@@ -6,9 +6,10 @@ levels of DDPM's linear schedule (Ho et al. 2020, Eq. 14, in y-coordinates). Eve
 
 import dataclasses
 import functools
+import io
 import time
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -18,82 +19,26 @@ from flax import nnx
 
 from fpjax import data, process
 from fpjax.evidence import FpjaxError
-from fpjax.models.monotone import LearnedMixture
-from fpjax.models.plain import EDMNetwork
+from fpjax.models import checkpoints
+from fpjax.models.recipes import Recipe, build
+from fpjax.models.store import write_atomic
 
-CHUNK = 200  # updates in one compiled call
+Progress = Callable[[int, int, float], None]
+CHUNK = 50  # updates in one point of the loss curve
+BATCH = 500  # images in one call of an evaluation
+SOME = 2000  # images that the losses of a card are measured on, at most
 DROPOUT = 0.1  # share of samples trained without their condition
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """How one embedded model is made.
-
-    The two digit models have the same number of parameters to 1 % and take about the same time to train.
-
-    Attributes:
-      kind: "learned-mixture" or "edm-network". dataset: a name of :mod:`fpjax.data`.
-      options: arguments of the architecture.
-      updates, batch, learning_rate, weight_decay: of AdamW with a cosine schedule and 200 updates of warm-up.
-      ema: decay of the running average of the parameters, which is what is kept.
-      seed: of everything.
-    """
-
-    kind: str
-    dataset: str
-    options: tuple[tuple[str, Any], ...]
-    updates: int
-    batch: int = 256
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.0
-    ema: float = 0.999
-    seed: int = 0
-
-
-RECIPES = {
-    "digits-monotone": Recipe(
-        "learned-mixture", "digits", (("per_class", 2), ("rank", 22)), updates=2000, learning_rate=1e-3
-    ),
-    "digits-plain": Recipe(
-        "edm-network",
-        "digits",
-        (("width", 64), ("hidden", 128), ("depth", 1), ("embedding", 32), ("frequencies", 16), ("data_std", 0.75)),
-        updates=20000,
-        learning_rate=2e-3,
-    ),
-}
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
     """What a training run leaves behind: the averaged model, its losses, and where the loss was measured."""
 
-    model: LearnedMixture | EDMNetwork
+    model: nnx.Module
     train_loss: float
     held_out_loss: float
     curve: list[tuple[int, float]]
     seconds: float
-
-
-def recipe(name: str) -> Recipe:
-    """The recipe of an embedded model.
-
-    Raises:
-      FpjaxError: for an unknown name.
-    """
-    if name not in RECIPES:
-        raise FpjaxError(f"no training recipe for {name!r}; choose one of {', '.join(RECIPES)}")
-    return RECIPES[name]
-
-
-def build(r: Recipe) -> LearnedMixture | EDMNetwork:
-    """The untrained model of a recipe."""
-    split = data.load(r.dataset)
-    conditions = int(split.train_labels.max()) + 1
-    options = dict(r.options)
-    if r.kind == "learned-mixture":
-        return LearnedMixture(split.train, split.train_labels, conditions, seed=r.seed, **options)
-    return EDMNetwork(split.train[0].size, conditions, rngs=nnx.Rngs(r.seed), **options)
 
 
 def noise_levels() -> np.ndarray:
@@ -101,109 +46,117 @@ def noise_levels() -> np.ndarray:
     return process.vp_sigma(process.alphas_bar("linear")).astype(np.float32)
 
 
-def loss(model, images, labels, sigmas, noise) -> jax.Array:
-    """The objective on a batch: mean over samples and values of |D(x + sigma·n, sigma, c) - x|²/sigma²."""
+def losses(model, images, labels, sigmas, noise) -> jax.Array:
+    """The mean over values of |D(x + sigma·n, sigma, c) - x|²/sigma², for each image of a batch."""
 
     def one(x, c, sigma, n):
         return jnp.mean(((model(x + sigma * n, sigma, c) - x) / sigma) ** 2)
 
-    return jnp.mean(jax.vmap(one)(images, labels, sigmas, noise))
+    return jax.vmap(one)(images, labels, sigmas, noise)
+
+
+def loss(model, images, labels, sigmas, noise) -> jax.Array:
+    """The objective on a batch."""
+    return jnp.mean(losses(model, images, labels, sigmas, noise))
 
 
 @functools.partial(jax.jit, static_argnames="graph")
-def _batch_loss(graph, state, *batch):
-    return loss(nnx.merge(graph, state), *batch)
+def _losses(graph, state, *batch):
+    return losses(nnx.merge(graph, state), *batch)
 
 
 def evaluate(model: nnx.Module, images, labels, repeats: int = 40, seed: int = 12345) -> float:
     """The objective on given images: every image at ``repeats`` stratified noise levels, with fixed noise."""
+    return float(np.mean([value for _, value in evaluations(model, images, labels, repeats, seed)]))
+
+
+def evaluations(model: nnx.Module, images, labels, repeats: int = 40, seed: int = 12345) -> list[tuple[float, float]]:
+    """(noise level, |D - x|²/sigma² per value) of each image at ``repeats`` stratified noise levels, with fixed noise."""
     graph, state = nnx.split(model)
-    levels = noise_levels()
-    rng = np.random.default_rng(seed)
-    total = 0.0
+    levels, rng, out = noise_levels(), np.random.default_rng(seed), []
     for i in range(repeats):
         t = ((i + rng.random(len(images))) / repeats * len(levels)).astype(int)
         noise = rng.standard_normal(images.shape).astype(np.float32)
-        total += float(_batch_loss(graph, state, images, labels, levels[t], noise))
-    return total / repeats
+        for first in range(0, len(images), BATCH):
+            part = slice(first, first + BATCH)
+            values = _losses(graph, state, images[part], labels[part], levels[t[part]], noise[part])
+            out += zip(levels[t[part]].tolist(), np.asarray(values).tolist(), strict=True)
+    return out
 
 
-def train(r: Recipe, progress: Callable[[int, int, float], None] | None = None) -> Run:
-    """Trains a recipe from its seed.
+def train(r: Recipe, progress: Progress | None = None, checkpoint: Path | None = None, every_s: float = 30.0) -> Run:
+    """Trains a recipe from its seed, or goes on from a checkpoint; the result is the same to the last bit.
+
+    Over several devices each batch is shared out (data parallel), where its size allows.
 
     Args:
       progress: called with (updates done, updates in all, mean loss of the last chunk).
+      checkpoint: a file to go on from if it is there, and to write every ``every_s`` seconds; removed at the end.
 
     Raises:
-      FpjaxError: if the loss becomes NaN or infinite.
+      FpjaxError: if the loss becomes NaN or infinite, the data set is missing, or the checkpoint is of another recipe.
     """
     split = data.load(r.dataset)
     graph, state = nnx.split(build(r))
     warmup = min(200, max(1, r.updates // 10))
     schedule = optax.warmup_cosine_decay_schedule(0.0, r.learning_rate, warmup, r.updates, r.learning_rate * 0.01)
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=r.weight_decay))
-    carry = (state, state, optimiser.init(state))
+    carry = (state, jax.tree.map(jnp.copy, state), optimiser.init(state))
     arrays = (jnp.asarray(split.train), jnp.asarray(split.train_labels), jnp.asarray(noise_levels()))
-    null = int(split.train_labels.max()) + 1
-    key = jax.random.key(r.seed)
-
-    def chunk(carry, steps):
-        return jax.lax.scan(functools.partial(_update, graph, optimiser, arrays, null, r, key), carry, steps)
-
-    chunk = jax.jit(chunk)
-    start, curve = time.perf_counter(), []
-    for first in range(0, r.updates, CHUNK):
-        steps = jnp.arange(first, min(first + CHUNK, r.updates))
-        carry, losses = chunk(carry, steps)
-        mean = float(jnp.mean(losses))
+    done, curve, before = 0, [], 0.0
+    if checkpoint is not None and checkpoint.exists():
+        carry, done, curve, before = checkpoints.read(checkpoint, r.to_json(), carry)
+    # One update a call, as convolutions inside a compiled loop are slow on CPUs.
+    update = jax.jit(functools.partial(_update, graph, optimiser, len(split.names), r), donate_argnums=1)
+    start, saved, losses = time.perf_counter() - before, time.perf_counter(), []
+    for step in range(done, r.updates):
+        carry, value = update(arrays, carry, jnp.asarray(step))
+        losses.append(value)
+        if (step + 1) % CHUNK and step + 1 < r.updates:
+            continue
+        mean, losses = float(jnp.mean(jnp.stack(losses))), []
         if not np.isfinite(mean):
             raise FpjaxError("the training loss became NaN or infinite; lower the learning rate")
-        curve.append((int(steps[-1]) + 1, mean))
+        curve.append((step + 1, mean))
         if progress is not None:
-            progress(int(steps[-1]) + 1, r.updates, mean)
-    model = nnx.merge(graph, carry[1])
-    seconds = time.perf_counter() - start
-    return Run(
-        model,
-        evaluate(model, split.train, split.train_labels),
-        evaluate(model, split.held_out, split.held_out_labels),
-        curve,
-        seconds,
+            progress(step + 1, r.updates, mean)
+        if checkpoint is not None and time.perf_counter() - saved > every_s and step + 1 < r.updates:
+            checkpoints.write(checkpoint, r.to_json(), carry, step + 1, curve, time.perf_counter() - start)
+            saved = time.perf_counter()
+    model, seconds = nnx.merge(graph, carry[1]), time.perf_counter() - start
+    train_loss = evaluate(model, split.train[:SOME], split.train_labels[:SOME])
+    held_out_loss = evaluate(model, split.held_out[:SOME], split.held_out_labels[:SOME])
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    return Run(model, train_loss, held_out_loss, curve, seconds)
+
+
+def draw(path: Path, run: Run) -> None:
+    """The loss curve of a run as a PNG: the mean loss of each CHUNK updates, and the held-out loss at the end.
+
+    Raises:
+      FpjaxError: if the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(*zip(*run.curve, strict=True), label="training, as it went")
+    axes.axhline(
+        run.held_out_loss, color="black", linestyle="--", label=f"held out, at the end: {run.held_out_loss:.4f}"
     )
+    axes.set(xlabel="updates", ylabel="noise-prediction loss", yscale="log")
+    axes.legend()
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=120)
+    write_atomic(path, out.getvalue())
 
 
-def card(name: str, r: Recipe, run: Run) -> dict[str, Any]:
-    """The model card of a run: what it is, what it was made from, how well it does and how to make it again."""
-    split = data.load(r.dataset)
-    monotone = r.kind == "learned-mixture"
-    source = "T6: gradient of a log-sum-exp of convex quadratics (fpjax.models.mixture)" if monotone else ""
-    return {
-        "name": name,
-        "shape": list(split.train.shape[1:]),
-        "conditions": [str(c) for c in range(int(split.train_labels.max()) + 1)],
-        "facts": {"symmetric": monotone, "monotone": monotone, "source": source},
-        "architecture": {"kind": r.kind, "options": {} if monotone else dict(r.options)},
-        "layers": run.model.layers(),
-        "training": {
-            "command": f"fpjax train {name}",
-            "recipe": dataclasses.asdict(r) | {"options": dict(r.options)},
-            "data": data.CREDITS[r.dataset],
-            "train_images": len(split.train),
-            "held_out_images": len(split.held_out),
-            "objective": "mean of |D(y, sigma) - x|²/sigma² per value over DDPM's linear schedule (noise-prediction loss)",
-            "train_loss": run.train_loss,
-            "held_out_loss": run.held_out_loss,
-            "loss_curve": [[n, round(v, 6)] for n, v in run.curve],
-            "seconds": round(run.seconds, 1),
-        },
-    }
-
-
-def _update(graph, optimiser, arrays, null, r: Recipe, key, carry, step):
+def _update(graph, optimiser, null, r: Recipe, arrays, carry, step):
     """One update: a batch drawn from the step's own key, so that a run can start anywhere."""
     state, average, moments = carry
     images, labels, levels = arrays
-    k = jax.random.split(jax.random.fold_in(key, step), 4)
+    k = jax.random.split(jax.random.fold_in(jax.random.key(r.seed), step), 4)
     rows = jax.random.randint(k[0], (r.batch,), 0, images.shape[0])
     # Stratified noise levels: the same expectation with less variance.
     u = (jnp.arange(r.batch) + jax.random.uniform(k[1], (r.batch,))) / r.batch
@@ -211,9 +164,10 @@ def _update(graph, optimiser, arrays, null, r: Recipe, key, carry, step):
     noise = jax.random.normal(k[2], (r.batch, *images.shape[1:]))
     drop = jax.random.uniform(k[3], (r.batch,)) < DROPOUT
     c = jnp.where(drop, null, labels[rows])
+    batch = [shared(x) for x in (images[rows], c, sigmas, noise)]
 
     def objective(state):
-        return loss(nnx.merge(graph, state), images[rows], c, sigmas, noise)
+        return loss(nnx.merge(graph, state), *batch)
 
     value, gradient = jax.value_and_grad(objective)(state)
     updates, moments = optimiser.update(gradient, moments, state)
@@ -221,3 +175,14 @@ def _update(graph, optimiser, arrays, null, r: Recipe, key, carry, step):
     decay = jnp.minimum(r.ema, (1.0 + step) / (10.0 + step))
     average = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, average, state)
     return (state, average, moments), value
+
+
+def shared(batch):
+    """An array with its first axis shared out over all devices, if it divides evenly."""
+    devices = jax.devices()
+    if len(devices) == 1 or batch.shape[0] % len(devices):
+        return batch
+    mesh = jax.sharding.Mesh(np.asarray(devices), ("batch",))
+    return jax.lax.with_sharding_constraint(
+        batch, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
+    )

@@ -618,6 +618,7 @@ def suite(folder, entries):
         "patches": (PAIRED, {**zoo.mixture_tensors(rng, 1, 3, 1), "share": zoo.f32([0.5])}, 0),
         "soft": (soft, zoo.gradient_tensors(rng, 2, 4, 0, softmax=True), 0),
         "plain": (zoo.plain_layers(1), zoo.plain_tensors(rng, 2, 5, 1, 1, 1.0), 1),
+        "tree": ([{**zoo.tree_layers((2, 1))[0], "guidance": "prior"}], zoo.tree_tensors(rng, (2, 1), classes=1), 1),
     }
     cards = {n: (zoo.write(folder, f"mutant-{n}", t[0], t[1], (2,), t[2]), *t) for n, t in parts.items()}
     cases = helper_cases() + certify_fast.cases() + contained_cases(cards)

@@ -9,7 +9,7 @@ import numpy as np
 
 from fpjax.certify import propose
 
-FAMILIES = ("mixture", "gradient", "softmax", "plain", "convolution", "convex", "patches", "prior")
+FAMILIES = ("mixture", "gradient", "softmax", "plain", "convolution", "convex", "patches", "prior", "tree")
 
 
 @dataclasses.dataclass
@@ -79,6 +79,10 @@ def random_problem(rng, folder, family=None, d=None, guidance=None, gain=None) -
         shape, size = (1, 1, d), min(d, 2)
         layers = zoo.patch_layers(shape, (1, size))
         tensors = zoo.patch_tensors(rng, d, size, classes)
+    elif family == "tree":
+        d = max(d, 2)
+        shape, alike = (1, d), bool(rng.integers(2))
+        layers, tensors = zoo.tree_layers(shape), zoo.tree_tensors(rng, shape, classes=classes, alike=alike)
     elif family == "convex":
         fn = str(rng.choice(["softplus", "logcosh", "square"]))
         layers, tensors = zoo.convex_layers(fn), zoo.convex_tensors(rng, d, 4, classes)

@@ -20,6 +20,8 @@ from proofs_checks.certificates import (  # noqa: F401
     patch_tensors,
     plain_layers,
     plain_tensors,
+    tree_layers,
+    tree_tensors,
     write,
 )
 
@@ -78,7 +80,7 @@ SLOPES = {"softplus": "sigmoid", "logcosh": "tanh", "square": "identity", "relu2
 
 
 def operate(op, x, t, v, condition, ar):
-    """One layer that is neither nested nor a mixture."""
+    """One layer that is neither nested nor a posterior mean."""
     kind = op["op"]
     if kind == "embed":
         return t[op["table"]][condition]
@@ -119,6 +121,8 @@ def run(layers, t, v, s, condition, ar, w):
             out = patched(op, t, v, s, condition, ar, w)
         elif kind == "mixture":
             out = posterior_mean(t, op, v["y"], s, condition, ar, w)
+        elif kind == "tree":
+            out = tree_mean(t, op, v["y"], s, condition, ar, w)
         else:
             out = operate(
                 op, v.get(op["in"]) if "in" in op and isinstance(op["in"], str) else None, t, v, condition, ar
@@ -195,6 +199,38 @@ def posterior_mean(t, op, y, s, condition, ar, w=1.0):
     p = ar.exp(np.asarray(logp) - max(logp))
     p = p / p.sum()
     return y + s * s * sum(pk * g for pk, g in zip(p, grads, strict=True))
+
+
+def tree_mean(t, op, y, s, condition, ar, w=1.0):
+    """E[x_i | y] as Bayes says: the density with pixel i's Gaussians weighted by their means, over the density; no logarithms."""
+    (height, width), means, variances = op["image"], t[op["means"]], t[op["variances"]]
+    root = t[op["root"]][condition]
+    if "guidance" in op:
+        root = t[op["root"]][-1] + w * (root - t[op["root"]][-1])
+    total = variances + s * s
+    densities = []
+    for v in y:
+        log = -(ar.log(total) + (v - means) ** 2 / total) / 2
+        densities.append(ar.exp(log - max(log)))  # a factor that cancels
+
+    def density(marked):
+        grid = {divmod(i, width): p for i, p in enumerate(densities)}
+        if marked is not None:
+            inner = means + variances * (y[marked] - means) / total
+            grid[divmod(marked, width)] = densities[marked] * inner
+        h, k, names = height, width, [op["leaf"], *op["levels"]]
+        while h * k > 1:
+            weights, down = t[names.pop(0)], h > k
+            above = {}
+            for (i, j), p in grid.items():
+                q = weights[i % weights.shape[0], j % weights.shape[1]] @ p
+                to = (i // 2, j) if down else (i, j // 2)
+                above[to] = above[to] * q if to in above else q
+            grid, h, k = above, (h + 1) // 2 if down else h, k if down else (k + 1) // 2
+        return (ar.exp(root) * grid[0, 0]).sum()
+
+    whole = density(None)
+    return np.asarray([density(i) / whole for i in range(len(y))])
 
 
 def denoise(layers, tensors, y, sigma, condition=0, guidance=1.0, classes=0, ar=Floats):

@@ -206,6 +206,22 @@ def test_mixtures_patches_and_guided_priors(tmp_path):
     assert not structure_of(tmp_path, plain, tensors, shape=(1, 2, 3))
 
 
+def test_latent_trees(tmp_path):
+    """Whatever the shape of the image and the weights; a negative variance or a weight that is not positive is no tree."""
+    rng = np.random.default_rng(5)
+    for image, alike in (((1, 2), False), ((3, 2), True), ((2, 3), True), ((3, 5), False)):
+        layers, tensors = zoo.tree_layers(image), zoo.tree_tensors(rng, image, classes=1, alike=alike)
+        assert structure_of(tmp_path, layers, tensors, shape=image, classes=1)
+        assert not structure_of(tmp_path, layers, tensors, shape=image, classes=1, guidance=3.0)
+        guided = [{**layers[0], "guidance": "prior"}]
+        assert structure_of(tmp_path, guided, tensors, shape=image, classes=1, guidance=15.0)
+        for name in ("variances", *(n for n in tensors if n.startswith(("leaf", "level")))):
+            assert not structure_of(tmp_path, layers, flipped(tensors, name), shape=image, classes=1)
+        zero = tensors["leaf"].copy()
+        zero.flat[-1] = 0
+        assert not structure_of(tmp_path, layers, tensors | {"leaf": zero}, shape=image, classes=1)
+
+
 def test_interval_constants_that_may_be_negative_are_not_gains(tmp_path):
     """A gain that is exactly 0 is allowed, one whose enclosure reaches below 0 is not."""
     tensors = {"E": zoo.f32([[1, 1]]), "z": zoo.f32([0.0, 1.0]), "n": zoo.f32([-1e-30, 1.0])}

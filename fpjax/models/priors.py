@@ -1,0 +1,119 @@
+"""Weighted means of posterior means: D = sum_i share_i(sigma) D_i, each D_i the exact denoiser of a learned prior.
+
+**D is the gradient of a convex function (T6)** because every D_i is (:mod:`fpjax.models.mixture`, :mod:`fpjax.models.tree`)
+and every share, the softmax over i of b_i + sum_j w_ij max(ln(sigma)/4 - t_j, 0), is positive, whatever is stored.
+
+A low-rank mixture knows how whole images vary, a latent tree which values a pixel takes beside its neighbours.
+"""
+
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fpjax.evidence import FpjaxError
+from fpjax.models import mixture, tree
+
+KNOTS = tuple(x / 8 for x in range(-9, 11, 2))  # of ln(sigma)/4: one every factor e in sigma, from 0.011 to 90
+
+
+def denoise(params, y, sigma, condition):
+    """D(y, sigma) for y of any shape that the parts take.
+
+    Args:
+      params: dict of "knots" (n,), "weight" (parts, n) and "bias" (parts,) of the shares, and "parts", a list of the parameters
+        of :func:`fpjax.models.mixture.denoise` or :func:`fpjax.models.tree.denoise`.
+      y: one point. sigma: scalar > 0. condition: int32 scalar.
+    """
+    bends = jax.nn.relu(jnp.log(sigma) / 4 - params["knots"])
+    shares = jax.nn.softmax(params["weight"] @ bends + params["bias"])
+    out = jnp.zeros_like(y)
+    for share, part in zip(shares, params["parts"], strict=True):
+        one = tree.denoise if "leaf" in part else mixture.denoise
+        out += share * one(part, y, sigma, condition)
+    return out
+
+
+def through(values):
+    """The weights (parts, n) and biases (parts,) of log shares that take values (parts, n) at the knots and are flat beyond."""
+    slopes = np.diff(np.asarray(values)) / np.diff(KNOTS)
+    return np.diff(slopes, prepend=0.0, append=0.0), np.asarray(values)[:, 0]
+
+
+def of_tensors(kind: str, tensors: dict, shape: tuple[int, ...], rows: int) -> dict:
+    """The parameters of a learned prior's function from its stored tensors, after looking at shapes and signs.
+
+    Args:
+      kind: "learned-mixture", "latent-tree" or "prior-sum". shape: of a point. rows: conditions + 1.
+
+    Raises:
+      FpjaxError: if a tensor is missing, unknown or of another shape, a variance is negative or a weight not positive.
+    """
+    wanted = _wanted(kind, tensors, shape, rows)
+    if set(wanted) != set(tensors):
+        odd = sorted(set(wanted) ^ set(tensors))
+        raise FpjaxError(f"the weights do not fit the card: tensors {', '.join(odd[:5])} are missing or unknown")
+    for name, size in wanted.items():
+        if tensors[name].shape != size:
+            raise FpjaxError(f"tensor {name!r} has shape {tensors[name].shape}, but the card needs {size}")
+        last = name.rpartition(".")[2]
+        if last in ("variances", "floor") and (tensors[name] < 0).any():
+            raise FpjaxError(f"tensor {name!r} has a negative variance, so this is no prior; train it again")
+        if (last == "leaf" or ".level." in f".{name}") and (tensors[name] <= 0).any():
+            raise FpjaxError(f"tensor {name!r} has a weight that is not positive, so this is no prior; train it again")
+    arrays = {name: jnp.asarray(value) for name, value in tensors.items()}
+    if kind != "prior-sum":
+        return _nested(arrays)
+    parts = [_nested(_part(arrays, f"part.{i}.")) for i in range(_count(tensors, "part"))]
+    return {"knots": -arrays["minus_knots"], "weight": arrays["weight"], "bias": arrays["bias"], "parts": parts}
+
+
+def _part(named: dict, prefix: str) -> dict:
+    """The entries below a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in named.items() if name.startswith(prefix)}
+
+
+def _count(named: dict, prefix: str) -> int:
+    """How many of prefix.0…, prefix.1…, there are."""
+    return len({m[1] for m in (re.match(rf"{prefix}\.(\d+)(?:\.|$)", name) for name in named) if m})
+
+
+def _nested(named: dict) -> dict:
+    """A tree's levels as a list; a mixture as it is."""
+    if "leaf" not in named:
+        return named
+    levels = [named[f"level.{i}"] for i in range(_count(named, "level"))]
+    return {name: named[name] for name in tree.TENSORS} | {"levels": levels}
+
+
+def _wanted(kind: str, named: dict, shape: tuple[int, ...], rows: int) -> dict[str, tuple[int, ...]]:
+    """The names and shapes that a kind of prior needs; sizes that are free are taken from what is there."""
+    size = math.prod(shape)
+
+    def free(name: str, axis: int) -> int:
+        have = named[name].shape if name in named else ()
+        return have[axis] if len(have) > axis else 0
+
+    if kind == "learned-mixture":
+        k, rank = free("means", 0), free("factors", 2)
+        rest = {"variances": (k, rank), "floor": (k,), "logits": (rows, k)}
+        return {"means": (k, size), "factors": (k, size, rank)} | rest
+    if kind == "latent-tree":
+        if len(shape) != 2:
+            raise FpjaxError(f"a latent tree takes images (height, width), not {shape}")
+        k, j = free("root", 1), free("means", 0)
+        wanted: dict[str, tuple[int, ...]] = {"means": (j,), "variances": (j,), "root": (rows, k)}
+        for i, (regions, axis) in enumerate(zip(tree.sizes(*shape), tree.merges(*shape), strict=True)):
+            name, inner = ("leaf", j) if i == 0 else (f"level.{i - 1}", k)
+            alike = (2, 1) if axis == 0 else (1, 2)
+            wanted[name] = (*(alike if (free(name, 0), free(name, 1)) == alike else regions), k, inner)
+        return wanted
+    n, count = free("ones", 0), _count(named, "part")
+    wanted = {"ones": (n, 1), "minus_knots": (n,), "weight": (count, n), "bias": (count,)}
+    for i in range(count):
+        mine = _part(named, f"part.{i}.")
+        inner = _wanted("latent-tree" if "leaf" in mine else "learned-mixture", mine, shape, rows)
+        wanted |= {f"part.{i}.{name}": value for name, value in inner.items()} | {f"pick.{i}": (1, count)}
+    return wanted

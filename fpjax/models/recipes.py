@@ -1,0 +1,128 @@
+"""How each embedded model is made: its architecture, data and optimiser, and the model card of a run.
+
+Not in this room: the training itself (training).
+"""
+
+import dataclasses
+from typing import Any
+
+from flax import nnx
+
+from fpjax import data
+from fpjax.evidence import FpjaxError
+from fpjax.models.monotone import LatentTree, LearnedMixture, PriorSum
+from fpjax.models.plain import EDMNetwork, UNet
+
+MONOTONE = {
+    "learned-mixture": "T6: gradient of a log-sum-exp of convex quadratics (fpjax.models.mixture)",
+    "latent-tree": "T6: gradient of a logarithm of sums and products of exponentials of convex quadratics (fpjax.models.tree)",
+    "prior-sum": "T6: positive multiples of gradients of convex functions (fpjax.models.priors)",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How one model is made.
+
+    Attributes:
+      kind: "learned-mixture", "latent-tree", "prior-sum", "edm-network" or "unet". dataset: a name of :mod:`fpjax.data`.
+      options: arguments of the architecture; of "prior-sum", the arguments of its mixture and of its tree.
+      updates, batch, learning_rate, weight_decay: of AdamW with a cosine schedule and up to 200 updates of warm-up.
+      ema: decay of the running average of the parameters, which is what is kept.
+      seed: of everything.
+    """
+
+    kind: str
+    dataset: str
+    options: tuple[tuple[str, Any], ...]
+    updates: int
+    batch: int = 256
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.0
+    ema: float = 0.999
+    seed: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The recipe as plain data."""
+        return dataclasses.asdict(self) | {"options": dict(self.options)}
+
+
+def _sum(dataset: str, per_class: int, rank: int, **training) -> Recipe:
+    options = (("per_class", per_class), ("rank", rank), ("states", 16), ("gaussians", 12))
+    return Recipe("prior-sum", dataset, options, **({"batch": 64, "learning_rate": 5e-3, "ema": 0.99} | training))
+
+
+RECIPES = {
+    "digits-monotone": Recipe(
+        "learned-mixture", "digits", (("per_class", 2), ("rank", 22)), updates=2000, learning_rate=1e-3
+    ),
+    "digits-plain": Recipe(
+        "edm-network",
+        "digits",
+        (("width", 64), ("hidden", 128), ("depth", 1), ("embedding", 32), ("frequencies", 16), ("data_std", 0.75)),
+        updates=20000,
+        learning_rate=2e-3,
+    ),
+    "mnist-monotone": _sum("mnist", 5, 20, updates=1000),
+}
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of an embedded model.
+
+    Raises:
+      FpjaxError: for an unknown name.
+    """
+    if name not in RECIPES:
+        raise FpjaxError(f"no training recipe for {name!r}; choose one of {', '.join(RECIPES)}")
+    return RECIPES[name]
+
+
+def build(r: Recipe) -> nnx.Module:
+    """The untrained model of a recipe; for a learned prior, from its data.
+
+    Raises:
+      FpjaxError: if the data set is not installed.
+    """
+    split = data.load(r.dataset)
+    shape, conditions, options = split.train.shape[1:], len(split.names), dict(r.options)
+    start = (split.train[:10_000], split.train_labels[:10_000], conditions)
+    trees = {k: options.pop(k) for k in ("states", "gaussians", "alike") if k in options}
+    if r.kind == "learned-mixture":
+        return LearnedMixture(*start, seed=r.seed, **options)
+    if r.kind == "latent-tree":
+        return LatentTree(*start, seed=r.seed, **trees)
+    if r.kind == "prior-sum":
+        parts = [LearnedMixture(*start, seed=r.seed, **options), LatentTree(*start, seed=r.seed, **trees)]
+        return PriorSum(parts, *start[:2])
+    if r.kind == "unet":
+        return UNet(shape, conditions, rngs=nnx.Rngs(r.seed), **options)
+    return EDMNetwork(split.train[0].size, conditions, rngs=nnx.Rngs(r.seed), **options)
+
+
+def card(name: str, r: Recipe, run) -> dict[str, Any]:
+    """The model card of a run (:class:`fpjax.models.training.Run`): what the model is, what it was made from, how well it
+    does and how to make it again."""
+    split = data.load(r.dataset)
+    monotone = r.kind in MONOTONE
+    layers = {"layers": run.model.layers()} if hasattr(run.model, "layers") else {}
+    return {
+        "name": name,
+        "shape": list(split.train.shape[1:]),
+        "conditions": list(split.names),
+        "facts": {"symmetric": monotone, "monotone": monotone, "source": MONOTONE.get(r.kind, "")},
+        "architecture": {"kind": r.kind, "options": {} if monotone else dict(r.options)},
+        **layers,
+        "training": {
+            "command": f"fpjax train {name}",
+            "recipe": r.to_json(),
+            "data": data.CREDITS[r.dataset],
+            "train_images": len(split.train),
+            "held_out_images": len(split.held_out),
+            "objective": "mean of |D(y, sigma) - x|²/sigma² per value over DDPM's linear schedule (noise-prediction loss)",
+            "train_loss": run.train_loss,
+            "held_out_loss": run.held_out_loss,
+            "loss_curve": [[n, round(v, 6)] for n, v in run.curve],
+            "seconds": round(run.seconds, 1),
+        },
+    }

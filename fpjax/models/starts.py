@@ -1,0 +1,123 @@
+"""Where the training of learned priors starts: k-means, and what its clusters look like."""
+
+import jax
+import numpy as np
+from scipy.optimize import nnls
+from sklearn.cluster import KMeans
+
+from fpjax.models.tree import merges
+
+SAMPLE = 20_000  # pixels that the Gaussians of a tree start from
+
+
+def mixture(points, labels, conditions, per_class, rank, seed) -> dict[str, np.ndarray]:
+    """k-means within each class; each cluster's mean, leading directions and remaining variance."""
+    d = points.shape[1]
+    means, factors, variances, floors, logits = [], [], [], [], []
+    for c in range(conditions):
+        mine = points[labels == c]
+        kmeans = KMeans(per_class, n_init=4, random_state=seed)  # pyright: ignore[reportArgumentType]
+        assigned = kmeans.fit_predict(mine)
+        for k in range(per_class):
+            cluster = mine[assigned == k]
+            centre = cluster.mean(axis=0)
+            _, s, vt = np.linalg.svd(cluster - centre, full_matrices=True)
+            values = np.zeros(d)
+            values[: len(s)] = s**2 / len(cluster)
+            floor = max(values[rank:].mean(), 1e-2)
+            means.append(centre)
+            factors.append(vt[:rank].T)
+            variances.append(np.maximum(values[:rank] - floor, 1e-2))
+            floors.append(floor)
+            row = np.full(conditions, -6.0)
+            row[c] = np.log(len(cluster) / len(mine))
+            logits.append(row)
+    columns = {"means": means, "factors": factors, "variances": variances, "floor": floors}
+    return {name: np.stack(v) for name, v in columns.items()} | {"logits": np.stack(logits, axis=1)}
+
+
+def tree(images, labels, conditions, states, gaussians, alike, seed) -> dict:
+    """k-means of the pixels' values and of every region; the weights are how often a cluster meets the cluster of the
+    region that it is merged into, plus a little. In the first ``alike`` merges, regions everywhere share their clusters."""
+    rng = np.random.default_rng(seed)
+    start = _kmeans(rng.choice(images.reshape(-1, 1), SAMPLE), gaussians, seed)
+    means = start.cluster_centers_[:, 0]
+    inner = np.asarray(start.predict(images.reshape(-1, 1))).reshape(images.shape)
+    spread = max(float(np.mean((images - means[inner]) ** 2)), 1e-4)
+    blocks, tables, count = images[..., None], [], gaussians
+    for m, axis in enumerate(merges(*images.shape[1:])):
+        blocks = _merged(blocks, axis)
+        outer = _clusters(blocks, states, m < alike, rng)
+        over = outer.repeat(2, axis=axis + 1)[:, : inner.shape[1], : inner.shape[2]]  # the new region of each old one
+        tables.append(_tables(over, inner, states, count, axis if m < alike else None))
+        inner, count = outer, states
+    root = np.log(_meetings(labels, inner.ravel(), conditions, states))
+    variances = np.full(gaussians, spread)
+    return {"means": means, "variances": variances, "leaf": tables[0], "levels": tables[1:], "root": root}
+
+
+def _kmeans(points, clusters: int, seed: int) -> KMeans:
+    """k-means of points (n, values); fewer clusters where there are fewer different points."""
+    points = np.unique(points, axis=0)
+    kmeans = KMeans(min(clusters, len(points)), n_init=1, max_iter=20, random_state=seed)  # pyright: ignore[reportArgumentType]
+    return kmeans.fit(points)
+
+
+def _clusters(blocks, states: int, alike: bool, rng):
+    """The cluster of each region (n, h, w) of blocks (n, h, w, values): of all regions at once, or of each."""
+    n, h, w, values = blocks.shape
+    flat = blocks.reshape(n * h * w, 1, values) if alike else blocks.reshape(n, h * w, values)
+    found = []
+    for i in range(flat.shape[1]):
+        points = flat[:, i]
+        some = points[rng.permutation(len(points))[: 100 * states]]
+        found.append(_kmeans(some, states, int(rng.integers(1 << 31))).predict(points))
+    return np.stack(found, axis=1).reshape(n, h, w)
+
+
+def _tables(over, inner, rows: int, columns: int, axis: int | None):
+    """The meetings of the clusters ``over`` and ``inner`` (n, h, w) at each place, (h, w, rows, columns); or those of all
+    first and all second parts along an axis, (2, 1, rows, columns) or (1, 2, rows, columns)."""
+    if axis is None:
+        h, w = inner.shape[1:]
+        places = [(over[:, i, j], inner[:, i, j]) for i in range(h) for j in range(w)]
+        return np.stack([_meetings(a, b, rows, columns) for a, b in places]).reshape(h, w, rows, columns)
+    swapped = [np.moveaxis(v, axis + 1, 0) for v in (over, inner)]
+    pairs = np.stack([_meetings(swapped[0][i::2].ravel(), swapped[1][i::2].ravel(), rows, columns) for i in (0, 1)])
+    return pairs[:, None] if axis == 0 else pairs[None]
+
+
+def _merged(blocks, axis: int):
+    """Neighbours of blocks (n, h, w, values) joined along h or w (axis 0, 1); the last of an odd number with zeros."""
+    if blocks.shape[axis + 1] % 2:
+        blocks = np.pad(blocks, [(0, int(i == axis + 1)) for i in range(4)])
+    halves = (blocks[:, ::2], blocks[:, 1::2]) if axis == 0 else (blocks[:, :, ::2], blocks[:, :, 1::2])
+    return np.concatenate(halves, axis=-1)
+
+
+def _meetings(outer, inner, rows: int, columns: int):
+    """How often each outer cluster meets each inner one, as probabilities (rows, columns) of the inner ones."""
+    counts = np.zeros((rows, columns))
+    np.add.at(counts, (outer, inner), 1)
+    counts += 0.5 / columns + 0.05 * counts.sum(axis=0) / len(outer)
+    return counts / counts.sum(axis=1, keepdims=True)
+
+
+def shares(parts, images, labels, levels, seed: int = 0):
+    """log shares (parts, levels): at each noise level the weighted mean of the parts' posterior means that comes closest
+    to the clean images, by least squares; no share below a thousandth.
+
+    Args:
+      parts: functions (y, sigma, condition) of one image.
+    """
+    rng, found = np.random.default_rng(seed), []
+    some = rng.permutation(len(images))[:256]
+    images, labels = images[some], labels[some]
+    batched = [jax.jit(jax.vmap(part, in_axes=(0, None, 0))) for part in parts]
+    for sigma in np.asarray(levels, np.float32):
+        noisy = images + sigma * rng.standard_normal(images.shape).astype(np.float32)
+        columns = np.stack([np.asarray(f(noisy, sigma, labels), np.float64).ravel() for f in batched], axis=1)
+        heavy = 1e4 * np.ones((1, len(parts)))  # one more equation: the shares sum to 1
+        target = np.append(images.ravel().astype(np.float64), 1e4)
+        found.append(np.maximum(nnls(np.concatenate([columns, heavy]), target)[0], 1e-3))
+    return np.log(np.stack(found, axis=1))

@@ -1,0 +1,72 @@
+"""Latent trees: the kernel's and JAX's posterior mean against Bayes with every hidden state summed, in 200 digits."""
+
+import certify_zoo as zoo
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+from flint import arb, ctx
+
+import fpjax.certify.check as kernel
+from fpjax.models import priors, tree
+
+IMAGES = ((1, 2), (2, 1), (2, 2), (2, 3), (3, 5))
+
+
+def problem(image, alike, seed=0):
+    rng = np.random.default_rng(seed)
+    tensors = zoo.tree_tensors(rng, image, classes=2, alike=alike)
+    return zoo.tree_layers(image), tensors, rng.standard_normal(image[0] * image[1]).round(3)
+
+
+@pytest.mark.parametrize("alike", [False, True])
+@pytest.mark.parametrize("image", IMAGES)
+def test_three_ways_agree(image, alike, tmp_path):
+    layers, tensors, y = problem(image, alike)
+    model = kernel.Model(zoo.write(tmp_path, "m", layers, tensors, image, 2))
+    params = priors.of_tensors("latent-tree", {k: np.asarray(v) for k, v in tensors.items()}, image, 3)
+    for condition, sigma in ((0, 0.05), (1, 0.7), (2, 20.0)):
+        with mpmath.workdps(200):
+            truth = zoo.evaluate(layers, tensors, y, sigma, condition, zoo.Digits)
+        with ctx.workprec(128):
+            found = kernel.Step(model, condition, 1.0, 0.0, sigma).denoise([arb(float(v)) for v in y], None)
+            for ball, value in zip(found.c, truth, strict=True):
+                man, exp = ball.mid().man_exp()
+                with mpmath.workdps(200):
+                    gap = abs(mpmath.ldexp(mpmath.mpf(int(man)), int(exp)) - value)
+                    assert gap <= mpmath.mpf(float(ball.rad())) * (1 + 1e-9) + mpmath.mpf(10) ** -60
+                assert float(ball.rad()) < 1e-30
+        ours = tree.denoise(params, jnp.asarray(y).reshape(image), sigma, condition).ravel()
+        assert np.abs(np.asarray(ours) - np.asarray(truth, float)).max() <= 1e-12 * (1 + sigma)
+
+
+def test_the_jacobian_is_a_covariance():
+    """Symmetric, positive semidefinite, and Cov(x0 | y)/sigma² by differences of Bayes' posterior mean (E3)."""
+    image, sigma = (2, 3), 0.4
+    layers, tensors, y = problem(image, True, seed=2)
+    params = priors.of_tensors("latent-tree", {k: np.asarray(v) for k, v in tensors.items()}, image, 3)
+    f = lambda v: tree.denoise(params, v.reshape(image), sigma, 1).ravel()  # noqa: E731
+    j = np.asarray(jax.jacfwd(f)(jnp.asarray(y)))
+    assert np.abs(j - j.T).max() <= 1e-14
+    assert np.linalg.eigvalsh(j).min() > 0
+    differences = zoo.jacobian(lambda v: zoo.evaluate(layers, tensors, v, sigma, 1), y, 1e-5)
+    assert np.abs(j - differences).max() <= 1e-8
+
+
+def test_a_step_and_a_trajectory_are_proved(tmp_path):
+    """By structure: existence and uniqueness for every target; the error from the value at the centre alone."""
+    from fpjax.certify import propose
+
+    image = (2, 3)
+    layers, tensors, y = problem(image, False, seed=4)
+    card = zoo.write(tmp_path, "m", layers, tensors, image, 2)
+    loaded = propose.load_model(str(card))
+    proved = kernel.check_data(propose.structure(*loaded, [0.1, 0.4, 2.0], [0, 1, 2]).data, loaded[1])
+    assert proved.questions == {"existence": "CERTIFIED", "uniqueness": "CERTIFIED"}
+    centre = [float(v) for v in y]
+    target = [float(v) for v in np.asarray(0.25 * y + 0.75 * zoo.evaluate(layers, tensors, y, 0.4, 1))]
+    claim = {**zoo.problem(1, 1.0, 0.1, 0.4), "target": [v.hex() for v in target], "target_radius": (0.0).hex()}
+    claim |= {"centre": [v.hex() for v in centre], "radius": (1e-12).hex(), "uniqueness_radius": "everywhere"}
+    data = zoo.certificate(card, "step", claim, {"form": "structure", "preconditioner": None})
+    assert kernel.check_data(data, loaded[1]).questions["error"] == "CERTIFIED"

@@ -1,0 +1,140 @@
+"""Training: the same weights after kill -9 and over several devices, checkpoints that are refused, data sets."""
+
+import dataclasses
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import fpjax
+from fpjax import data
+from fpjax.evidence import FpjaxError
+from fpjax.models import checkpoints, recipes, starts, store, training, tree
+
+SMALL = recipes.Recipe(
+    "prior-sum", "digits", (("per_class", 1), ("rank", 4), ("states", 3), ("gaussians", 4), ("alike", 2)), 8, batch=16
+)
+
+
+@pytest.fixture(autouse=True)
+def _single():
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def command(folder, *more):
+    """(process, file of what it says) of a training run of 3,000 updates."""
+    line = [Path(sys.executable).parent / "fpjax", "train", "digits-plain", "--updates", "3000", "--out", folder, *more]
+    folder.parent.mkdir(exist_ok=True)
+    said = folder.parent / f"{folder.name}{len(more)}.txt"
+    with said.open("w") as file:
+        return subprocess.Popen([*map(str, line)], stdout=file, stderr=file), said
+
+
+@pytest.mark.long
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
+    whole, said = command(tmp_path / "whole")
+    killed, _ = command(tmp_path / "killed", "--checkpoint-every", "0")
+    file, limit = tmp_path / "killed" / "digits-plain.checkpoint", time.monotonic() + 200
+    while not file.exists():
+        assert killed.poll() is None
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "killed" / "digits-plain.json").exists()
+    refused, why = command(tmp_path / "killed")
+    assert refused.wait(100) == 2
+    assert "--resume" in why.read_text()
+    resumed, why = command(tmp_path / "killed", "--resume")
+    assert resumed.wait(250) == 0, why.read_text()
+    assert whole.wait(250) == 0, said.read_text()
+    first, second = ((tmp_path / n / "digits-plain.safetensors").read_bytes() for n in ("whole", "killed"))
+    assert first == second
+    assert not file.exists()
+    curves = [
+        store.read_card(tmp_path / n / "digits-plain.json")["training"]["loss_curve"] for n in ("whole", "killed")
+    ]
+    assert curves[0] == curves[1]
+    assert (tmp_path / "killed" / "digits-plain-loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(tmp_path):
+    file = tmp_path / "x.checkpoint"
+    carry = (np.arange(3.0, dtype=np.float32), np.int32(4))
+    checkpoints.write(file, SMALL.to_json(), carry, 4, [(4, 0.5)], 1.5)
+    again, step, curve, seconds = checkpoints.read(file, SMALL.to_json(), carry)
+    assert (step, curve, seconds) == (4, [(4, 0.5)], 1.5)
+    assert all(np.array_equal(a, b) for a, b in zip(again, carry, strict=True))
+    other = dataclasses.replace(SMALL, seed=1).to_json()
+    with pytest.raises(FpjaxError, match="another recipe"):
+        checkpoints.read(file, other, carry)
+    with pytest.raises(FpjaxError, match="another recipe"):
+        checkpoints.read(file, SMALL.to_json(), (carry[0][:2], carry[1]))
+    raw = file.read_bytes()
+    for bad in (raw[:50], b"", b"\xff" * 100, raw.replace(b"step", b"stop")):
+        file.write_bytes(bad)
+        with pytest.raises(FpjaxError, match="damaged"):
+            checkpoints.read(file, SMALL.to_json(), carry)
+
+
+@pytest.mark.parametrize("kind", ["latent-tree", pytest.param("prior-sum", marks=pytest.mark.long)])
+def test_a_learned_prior_survives_the_disk_and_is_monotone(kind, tmp_path):
+    options = SMALL.options if kind == "prior-sum" else SMALL.options[2:]
+    recipe = dataclasses.replace(SMALL, kind=kind, options=options)
+    run = training.train(recipe)
+    path = store.save(tmp_path, recipes.card("small", recipe, run), store.tensors_of(run.model))
+    den = store.load(path)
+    assert den.facts.monotone
+    x, c = fpjax.samples("digits", 2)
+    for sigma in (0.05, 1.0):
+        y = x[0] + sigma * np.random.default_rng(0).normal(size=(8, 8)).astype(np.float32)
+        assert np.allclose(den(y, sigma, int(c[0])), run.model(y, np.float32(sigma), np.int32(c[0])), atol=1e-6)
+    with jax.enable_x64(True):
+        exact = den.astype(np.float64)
+        f = lambda v: exact(v.reshape(8, 8), 0.3, 3).ravel()  # noqa: E731
+        j = np.asarray(jax.jacfwd(f)(np.asarray(x[1], np.float64).ravel()))
+        certificate = fpjax.certify.propose(exact, x[0], fpjax.process.ddim(2), condition=int(c[0]), model=path)
+    assert np.abs(j - j.T).max() < 1e-13
+    assert np.linalg.eigvalsh((j + j.T) / 2).min() > 0
+    assert certificate.verify().questions["uniqueness"] == "CERTIFIED"
+
+
+def test_the_start_of_a_tree_counts_meetings():
+    """Two images, black and white halves: the states follow the halves, and the tree gives them back."""
+    images = np.full((40, 2, 4), -1.0, np.float32)
+    images[20:, :, 2:] = 1.0
+    labels = np.repeat([0, 1], 20)
+    start = starts.tree(images, labels, 2, 2, 2, 0, 0)
+    assert [t.shape for t in (start["leaf"], *start["levels"])] == [(2, 4, 2, 2), (2, 2, 2, 2), (2, 1, 2, 2)]
+    params = {k: np.asarray(v, np.float32) for k, v in start.items() if k != "levels"}
+    params["levels"] = [np.asarray(v, np.float32) for v in start["levels"]]
+    for i, image in ((0, images[0]), (1, images[-1])):
+        noisy = image + 0.3 * np.random.default_rng(i).normal(size=image.shape).astype(np.float32)
+        assert np.abs(np.asarray(tree.denoise(params, noisy, np.float32(0.3), i)) - image).max() < 0.1
+
+
+def test_data_sets_are_split_and_carried():
+    for name, shape, sizes in (("mnist", (28, 28), (4000, 1000)), ("photos", (3, 16, 16), (14_000, 1000))):
+        split = data.load(name)
+        assert (len(split.train), len(split.held_out)) == sizes
+        assert split.train.shape[1:] == shape
+        assert -1 <= split.train.min() < split.train.max() <= 1
+        images, labels = data.held_out(name)
+        assert np.array_equal(images, split.held_out[:256])
+        assert np.array_equal(labels, split.held_out_labels[:256])
+        held = {image.tobytes() for image in split.held_out}
+        assert not any(image.tobytes() in held for image in split.train)
+    x, c = fpjax.samples("fashion", 256)
+    assert x.shape == (256, 28, 28)
+    assert set(np.unique(c)) == set(range(10))
+    if data.FASHION.is_dir():
+        assert np.array_equal(data.held_out("fashion")[0], data.load("fashion").held_out[:256])
+    else:
+        with pytest.raises(FpjaxError, match="dataset-fashion-mnist"):
+            data.load("fashion")
