@@ -43,17 +43,24 @@ test-long: setup
 test-all: setup
 	FPJAX_FULL=1 $(BIN)/python -m pytest -n 2 --dist loadfile --timeout 3600
 
-# Pages in a real browser: Chromium and its driver from the system, selenium and axe-core from their registries.
-test-browser: setup
-	@{ command -v chromium && command -v chromedriver && command -v npm; } >/dev/null || { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium chromium-driver $$(command -v npm >/dev/null || echo npm) >/dev/null; }
+# What the site and the browser tests need besides, each once.
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,docs]'
+	@touch $@
+
+$(VENV)/.browser: $(VENV)/.docs
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,browser]'
+	@touch $@
+
+# Pages in a real browser: Chromium and its driver from the system, selenium and axe-core from their registries.
+test-browser: $(VENV)/.browser
+	@{ command -v chromium && command -v chromedriver && command -v npm; } >/dev/null || { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium chromium-driver $$(command -v npm >/dev/null || echo npm) >/dev/null; }
 	@test -d tests/browser/node_modules/axe-core || npm install --silent --no-save --no-audit --no-fund --prefix tests/browser axe-core@4
 	@test -f fpjax-report/report.html || $(BIN)/fpjax audit
 	$(BIN)/python -m pytest tests/browser
 
 # The site, in strict mode, with the tutorials run; and every Python and shell block of the README and the docs.
-docs: setup
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,docs]'
+docs: $(VENV)/.docs
 	$(BIN)/python docs/build.py
 
 docs-check: PART ?= 1/1

@@ -2,7 +2,7 @@
 
 import importlib
 
-_ROOMS = ("exact", "mixture", "monotone", "plain", "store", "training")
+_ROOMS = ("exact", "mixture", "monotone", "plain", "priors", "recipes", "store", "training", "tree")
 
 
 def names() -> list[str]:

@@ -24,14 +24,15 @@ class LearnedMixture(nnx.Module):
     Args:
       images, labels: training data (n, *shape), (n,); the start is k-means within each class, with the principal
         directions of each cluster.
-      conditions: how many classes.
-      per_class: components for each class. rank: directions of each component.
+      conditions: how many classes, or 0.
+      per_class: components for each class, or in all. rank: directions of each component.
       seed: of the k-means.
     """
 
     def __init__(self, images, labels, conditions: int, *, per_class: int = 6, rank: int = 8, seed: int = 0):
         flat = np.asarray(images).reshape(len(images), -1)
-        start = starts.mixture(flat, labels, conditions, per_class, rank, seed)
+        self.conditional = conditions > 0
+        start = starts.mixture(flat, labels, max(1, conditions), per_class, rank, seed)
         self.means = nnx.Param(jnp.asarray(start["means"], jnp.float32))
         self.directions = nnx.Param(jnp.asarray(start["factors"], jnp.float32))
         self.log_variances = nnx.Param(jnp.log(jnp.asarray(start["variances"], jnp.float32)))
@@ -45,7 +46,7 @@ class LearnedMixture(nnx.Module):
             "factors": jnp.linalg.qr(self.directions[...])[0],
             "variances": jnp.exp(self.log_variances[...]),
             "floor": jnp.exp(self.log_floor[...]),
-            "logits": _joint(self.class_logits[...]),
+            "logits": _joint(self.class_logits[...], self.conditional),
         }
 
     def tensors(self) -> dict[str, jax.Array]:
@@ -67,7 +68,7 @@ class LatentTree(nnx.Module):
     Args:
       images, labels: training data (n, h, w), (n,); the start is k-means in every region, and how often the clusters of
         a region meet those of the region that it is merged into.
-      conditions: how many classes. states: of each region. gaussians: that the pixels share.
+      conditions: how many classes, or 0. states: of each region. gaussians: that the pixels share.
       alike: after how many of the first merges regions are alike everywhere.
       seed: of the k-means.
     """
@@ -76,7 +77,8 @@ class LatentTree(nnx.Module):
         self, images, labels, conditions: int, *, states: int = 16, gaussians: int = 12, alike: int = 0, seed: int = 0
     ):
         self.image = tuple(np.shape(images)[1:])
-        start = starts.tree(np.asarray(images), np.asarray(labels), conditions, states, gaussians, alike, seed)
+        self.conditional = conditions > 0
+        start = starts.tree(np.asarray(images), np.asarray(labels), max(1, conditions), states, gaussians, alike, seed)
         self.means = nnx.Param(jnp.asarray(start["means"], jnp.float32))
         self.log_variances = nnx.Param(jnp.log(jnp.asarray(start["variances"], jnp.float32)))
         self.leaf = nnx.Param(jnp.log(jnp.asarray(start["leaf"], jnp.float32)))
@@ -90,7 +92,7 @@ class LatentTree(nnx.Module):
             "variances": jnp.exp(self.log_variances[...]),
             "leaf": _probabilities(self.leaf[...]),
             "levels": [_probabilities(level[...]) for level in self.levels],
-            "root": _joint(self.class_logits[...]),
+            "root": _joint(self.class_logits[...], self.conditional),
         }
 
     def tensors(self) -> dict[str, jax.Array]:
@@ -161,12 +163,14 @@ class PriorSum(nnx.Module):
         return [*program, {"op": "add", "out": "D", "in": [f"scaled{i}" for i in range(len(self.parts))]}]
 
 
-def _joint(class_logits):
-    """Logits (C, K) of each class normalised, and the row without a condition, (C + 1, K).
+def _joint(class_logits, conditional: bool):
+    """Logits (C, K) of each class normalised, and the row without a condition, (C + 1, K); that row alone if there are none.
 
     That row is the average of the classes' weights, so the prior is one joint distribution.
     """
     logits = jax.nn.log_softmax(class_logits, axis=1)
+    if not conditional:
+        return logits
     null = jax.nn.logsumexp(logits, axis=0, keepdims=True) - np.log(logits.shape[0]).astype(np.float32)
     return jnp.concatenate([logits, null])
 

@@ -47,11 +47,7 @@ class Recipe:
         return dataclasses.asdict(self) | {"options": dict(self.options)}
 
 
-def _sum(dataset: str, per_class: int, rank: int, **training) -> Recipe:
-    options = (("per_class", per_class), ("rank", rank), ("states", 16), ("gaussians", 12))
-    return Recipe("prior-sum", dataset, options, **({"batch": 64, "learning_rate": 5e-3, "ema": 0.99} | training))
-
-
+TREE = (("states", 64), ("gaussians", 24), ("alike", 4))
 RECIPES = {
     "digits-monotone": Recipe(
         "learned-mixture", "digits", (("per_class", 2), ("rank", 22)), updates=2000, learning_rate=1e-3
@@ -63,7 +59,19 @@ RECIPES = {
         updates=20000,
         learning_rate=2e-3,
     ),
-    "mnist-monotone": _sum("mnist", 5, 20, updates=1000),
+    "digits-tree": Recipe(
+        "latent-tree", "digits", (("states", 16), ("gaussians", 12), ("alike", 0)), 500, learning_rate=3e-2, ema=0.99
+    ),
+    "mnist-monotone": Recipe("prior-sum", "mnist", (*TREE, ("per_class", 2), ("rank", 9)), 1500, 64, 1e-2, ema=0.99),
+    "mnist-plain": Recipe("unet", "mnist", (("widths", (32, 64, 72)),), 1000, 64, ema=0.99),
+    "fashion-monotone": Recipe(
+        "prior-sum", "fashion", (*TREE, ("per_class", 2), ("rank", 9)), 1500, 64, 1e-2, ema=0.99
+    ),
+    "fashion-plain": Recipe("unet", "fashion", (("widths", (32, 64, 72)),), 1000, 64, ema=0.99),
+    "photos-monotone": Recipe(
+        "learned-mixture", "photos", (("per_class", 40), ("rank", 16)), 3000, 128, 1e-3, ema=0.99
+    ),
+    "photos-plain": Recipe("unet", "photos", (("widths", (32, 64, 72)),), 1500, 128, ema=0.99),
 }
 
 

@@ -8,6 +8,7 @@ from sklearn.cluster import KMeans
 from fpjax.models.tree import merges
 
 SAMPLE = 20_000  # pixels that the Gaussians of a tree start from
+LEAST = 1e-5  # variance of such a Gaussian: a step of 8 bits has 5e-6
 
 
 def mixture(points, labels, conditions, per_class, rank, seed) -> dict[str, np.ndarray]:
@@ -43,7 +44,8 @@ def tree(images, labels, conditions, states, gaussians, alike, seed) -> dict:
     start = _kmeans(rng.choice(images.reshape(-1, 1), SAMPLE), gaussians, seed)
     means = start.cluster_centers_[:, 0]
     inner = np.asarray(start.predict(images.reshape(-1, 1))).reshape(images.shape)
-    spread = max(float(np.mean((images - means[inner]) ** 2)), 1e-4)
+    away = [images[inner == j] - mean for j, mean in enumerate(means)]
+    variances = [max(float(np.mean(v**2)), LEAST) if v.size else LEAST for v in away]
     blocks, tables, count = images[..., None], [], gaussians
     for m, axis in enumerate(merges(*images.shape[1:])):
         blocks = _merged(blocks, axis)
@@ -52,15 +54,14 @@ def tree(images, labels, conditions, states, gaussians, alike, seed) -> dict:
         tables.append(_tables(over, inner, states, count, axis if m < alike else None))
         inner, count = outer, states
     root = np.log(_meetings(labels, inner.ravel(), conditions, states))
-    variances = np.full(gaussians, spread)
-    return {"means": means, "variances": variances, "leaf": tables[0], "levels": tables[1:], "root": root}
+    return {"means": means, "variances": np.asarray(variances), "leaf": tables[0], "levels": tables[1:], "root": root}
 
 
 def _kmeans(points, clusters: int, seed: int) -> KMeans:
     """k-means of points (n, values); fewer clusters where there are fewer different points."""
-    points = np.unique(points, axis=0)
+    points, counts = np.unique(points, axis=0, return_counts=True)
     kmeans = KMeans(min(clusters, len(points)), n_init=1, max_iter=20, random_state=seed)  # pyright: ignore[reportArgumentType]
-    return kmeans.fit(points)
+    return kmeans.fit(points, sample_weight=counts)
 
 
 def _clusters(blocks, states: int, alike: bool, rng):

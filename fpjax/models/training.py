@@ -60,26 +60,21 @@ def loss(model, images, labels, sigmas, noise) -> jax.Array:
     return jnp.mean(losses(model, images, labels, sigmas, noise))
 
 
-@functools.partial(jax.jit, static_argnames="graph")
-def _losses(graph, state, *batch):
-    return losses(nnx.merge(graph, state), *batch)
-
-
-def evaluate(model: nnx.Module, images, labels, repeats: int = 40, seed: int = 12345) -> float:
+def evaluate(model: Callable, images, labels, repeats: int = 40, seed: int = 12345) -> float:
     """The objective on given images: every image at ``repeats`` stratified noise levels, with fixed noise."""
     return float(np.mean([value for _, value in evaluations(model, images, labels, repeats, seed)]))
 
 
-def evaluations(model: nnx.Module, images, labels, repeats: int = 40, seed: int = 12345) -> list[tuple[float, float]]:
+def evaluations(model: Callable, images, labels, repeats: int = 40, seed: int = 12345) -> list[tuple[float, float]]:
     """(noise level, |D - x|²/sigma² per value) of each image at ``repeats`` stratified noise levels, with fixed noise."""
-    graph, state = nnx.split(model)
     levels, rng, out = noise_levels(), np.random.default_rng(seed), []
+    measure = jax.jit(functools.partial(losses, model))
     for i in range(repeats):
         t = ((i + rng.random(len(images))) / repeats * len(levels)).astype(int)
         noise = rng.standard_normal(images.shape).astype(np.float32)
         for first in range(0, len(images), BATCH):
             part = slice(first, first + BATCH)
-            values = _losses(graph, state, images[part], labels[part], levels[t[part]], noise[part])
+            values = measure(images[part], labels[part], levels[t[part]], noise[part])
             out += zip(levels[t[part]].tolist(), np.asarray(values).tolist(), strict=True)
     return out
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flint import arb, ctx
 
+import fpjax
 import fpjax.certify.check as kernel
 from fpjax.models import priors, tree
 
@@ -52,6 +53,28 @@ def test_the_jacobian_is_a_covariance():
     assert np.linalg.eigvalsh(j).min() > 0
     differences = zoo.jacobian(lambda v: zoo.evaluate(layers, tensors, v, sigma, 1), y, 1e-5)
     assert np.abs(j - differences).max() <= 1e-8
+
+
+def test_guidance_of_the_prior_is_the_kernels(tmp_path):
+    """At any weight (T11): the same network as the kernel's, and monotone; weight 1 changes nothing."""
+    image, sigma, w = (2, 2), 0.5, 7.5
+    layers, tensors, y = problem(image, False, seed=6)
+    params = priors.of_tensors("latent-tree", {k: np.asarray(v) for k, v in tensors.items()}, image, 3)
+    den = fpjax.Denoiser(params, tree.denoise, image, conditions=("a", "b"), name="t")
+    guided = priors.guided(den, w)
+    model = kernel.Model(zoo.write(tmp_path, "m", [{**layers[0], "guidance": "prior"}], tensors, image, 2))
+    with ctx.workprec(128):
+        found = kernel.Step(model, 1, w, 0.1, sigma).denoise([arb(float(v)) for v in y], None)
+    point = jnp.asarray(y).reshape(image)
+    assert np.abs(np.asarray(guided(point, sigma, 1)).ravel() - [float(v.mid()) for v in found.c]).max() < 1e-13
+    assert np.abs(np.asarray(den(point, sigma, 1)) - np.asarray(guided(point, sigma, 1))).max() > 1e-5
+    assert np.array_equal(den(point, sigma, 1), priors.guided(den, 1.0)(point, sigma, 1))
+    assert np.array_equal(den(point, sigma), guided(point, sigma))
+    j = np.asarray(jax.jacfwd(lambda v: guided(v.reshape(image), sigma, 1).ravel())(jnp.asarray(y)))
+    assert np.linalg.eigvalsh((j + j.T) / 2).min() > 0
+    for bad in (lambda: priors.guided(den, float("nan")), lambda: priors.guided(fpjax.load("digits-plain"), 3.0)):
+        with pytest.raises(fpjax.FpjaxError):
+            bad()
 
 
 def test_a_step_and_a_trajectory_are_proved(tmp_path):

@@ -1,0 +1,123 @@
+"""Networks that are invertible by construction against ordinary ones: held-out loss by noise level, and round trips.
+
+    python benchmarks/networks.py losses [--models FOLDER]      # table of docs/networks.md
+    python benchmarks/networks.py roundtrip [--images 256]      # likewise
+    python benchmarks/networks.py seeds [--seeds 3]             # digits trained anew from several seeds
+
+FOLDER holds what ``fpjax train NAME --out FOLDER`` wrote; without it the embedded models are measured.
+"""
+
+import argparse
+import dataclasses
+import itertools
+from pathlib import Path
+
+import jax
+import numpy as np
+
+import fpjax
+from fpjax import data
+from fpjax.models import recipes, store, training
+
+PAIRS = (
+    ("digits-tree", "digits-plain"),
+    ("mnist-monotone", "mnist-plain"),
+    ("fashion-monotone", "fashion-plain"),
+    ("photos-monotone", "photos-plain"),
+)
+BANDS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, np.inf)
+STEPS = (2, 3, 5, 10, 20, 50)
+
+
+def opened(name: str, folder: Path | None):
+    """The denoiser and its card; None where there is none."""
+    path = store.WEIGHTS / f"{name}.json" if folder is None else folder / f"{name}.json"
+    return (store.load(path), store.read_card(path)) if path.exists() else None
+
+
+def by_band(den, dataset: str, count: int = 1000) -> np.ndarray:
+    """The held-out loss in each band of sigma, and over all, as in training."""
+    split = data.load(dataset)
+    network = lambda y, s, c: den.fn(den.params, y, s, c)  # noqa: E731
+    rows = np.asarray(training.evaluations(network, split.held_out[:count], split.held_out_labels[:count]))
+    inside = [(low <= rows[:, 0]) & (rows[:, 0] < high) for low, high in itertools.pairwise(BANDS)]
+    return np.asarray([*(rows[at, 1].mean() for at in inside), rows[:, 1].mean()])
+
+
+def losses(folder: Path | None) -> None:
+    bands = [
+        f"σ < {BANDS[1]}",
+        *(f"{a:g}–{b:g}" for a, b in itertools.pairwise(BANDS)),
+        f"> {BANDS[-2]:g}",
+    ]
+    print(f"| pair | parameters | training, s | {' | '.join(bands)} | all |")
+    print("|---" * (len(bands) + 4) + "|")
+    for pair in PAIRS:
+        found = [opened(name, folder) for name in pair]
+        if None in found:
+            continue
+        tables = []
+        for name, (den, card) in zip(pair, found, strict=True):
+            table = by_band(den, card["training"]["recipe"]["dataset"])
+            tables.append(table)
+            cells = " | ".join(f"{v:.4f}" for v in table)
+            print(f"| {name} | {store.parameters(den):,} | {card['training']['seconds']:.0f} | {cells} |")
+        print(f"| ratio | | | {' | '.join(f'{a / b:.2f}' for a, b in zip(*tables, strict=True))} |")
+
+
+def roundtrip(folder: Path | None, images: int) -> None:
+    """The largest relative error of an image that was inverted and generated again, and how many fail the goal."""
+    print("| model | N | float64: worst | above 1e-10 | float32: worst | above 1e-4 |")
+    print("|---|---|---|---|---|---|")
+    for name in (n for pair in PAIRS for n in pair):
+        found = opened(name, folder)
+        if found is None:
+            continue
+        x, c = fpjax.samples(found[1]["training"]["recipe"]["dataset"], images)
+        for steps in STEPS:
+            cells = []
+            for dtype, tol, goal in ((np.float64, 1e-13, 1e-10), (np.float32, 1e-6, 1e-4)):
+                errors = errors_of(found[0].astype(dtype), x.astype(dtype), c, steps, tol)
+                cells += [f"{errors.max():.1e}", f"{np.mean(~(errors <= goal)):.1%}"]
+            print(f"| {name} | {steps} | {' | '.join(cells)} |", flush=True)
+
+
+def errors_of(den, x, c, steps: int, tol: float) -> np.ndarray:
+    """|x' - x|/|x| of each image, infinite where a step was not solved."""
+    process = fpjax.process.ddim(steps)
+    condition = c if den.conditions else None
+    found = fpjax.invert(den, x, process, condition=condition, tol=tol, history=False)
+    again = np.asarray(fpjax.generate(den, found.latent, process, condition=condition))
+    flat = [np.asarray(v).reshape(len(x), -1) for v in (again - x, x)]
+    errors = np.linalg.norm(flat[0], axis=1) / np.linalg.norm(flat[1], axis=1)
+    return np.where(np.isfinite(errors), errors, np.inf)
+
+
+def seeds(count: int) -> None:
+    print("| seed | digits-tree | digits-plain | ratio | training, s |")
+    print("|---|---|---|---|---|")
+    for seed in range(count):
+        runs = [training.train(dataclasses.replace(recipes.recipe(n), seed=seed)) for n in PAIRS[0]]
+        first, second = (run.held_out_loss for run in runs)
+        times = " and ".join(f"{run.seconds:.0f}" for run in runs)
+        print(f"| {seed} | {first:.5f} | {second:.5f} | {first / second:.3f} | {times} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", choices=["losses", "roundtrip", "seeds"])
+    parser.add_argument("--models", type=Path)
+    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--seeds", type=int, default=3)
+    given = parser.parse_args()
+    if given.part == "losses":
+        losses(given.models)
+    elif given.part == "seeds":
+        seeds(given.seeds)
+    else:
+        jax.config.update("jax_enable_x64", True)
+        roundtrip(given.models, given.images)
+
+
+if __name__ == "__main__":
+    main()
