@@ -258,6 +258,78 @@ def test_a_damaged_model_is_refused_in_one_sentence(folder, damage):
     assert "\n" not in str(error.value)
 
 
+def prior(shape=(2, 3), kind="latent-tree", classes=2):
+    """A small learned prior as a card and its tensors."""
+    from proofs_checks import certificates
+
+    rng = np.random.default_rng(0)
+    tensors = certificates.tree_tensors(rng, shape, classes=classes)
+    if kind == "prior-sum":
+        tensors = {f"part.0.{k}": v for k, v in tensors.items()}
+        mixture = certificates.mixture_tensors(rng, 6, 3, 2, classes)
+        tensors |= {f"part.1.{k}": v for k, v in mixture.items()}
+        tensors |= {
+            "ones": np.ones((4, 1)),
+            "minus_knots": np.arange(4.0),
+            "weight": np.zeros((2, 4)),
+            "bias": np.zeros(2),
+        }
+        tensors |= {"pick.0": np.array([[1.0, 0.0]]), "pick.1": np.array([[0.0, 1.0]])}
+    card = {"name": "p", "shape": list(shape), "conditions": ["a", "b"][:classes], "facts": {"monotone": True}}
+    return card | {"architecture": {"kind": kind, "options": {}}}, {
+        k: np.asarray(v, np.float32) for k, v in tensors.items()
+    }
+
+
+BROKEN = {
+    "a negative variance": lambda t: t["variances"].__setitem__(0, -1),
+    "a negative weight": lambda t: t["leaf"].flat.__setitem__(0, -1),
+    "no weight at all": lambda t: t["level.0"].flat.__setitem__(0, 0),
+    "a missing level": lambda t: t.pop("level.1"),
+    "an unknown tensor": lambda t: t.update(extra=t["means"]),
+    "a level of another image": lambda t: t.update({"level.0": t["level.0"][:1, :1]}),
+    "no means": lambda t: t.pop("means"),
+    "flat weights": lambda t: t.update(leaf=t["leaf"].ravel()),
+    "a scalar": lambda t: t.update(root=np.zeros((), np.float32)),
+}
+
+
+@pytest.mark.parametrize("kind", ["latent-tree", "prior-sum"])
+@pytest.mark.parametrize("broken", sorted(BROKEN))
+def test_a_broken_prior_is_refused_in_one_sentence(broken, kind, tmp_path):
+    card, tensors = prior(kind=kind)
+    assert store.load(store.save(tmp_path, card, tensors)).facts.monotone
+    names = {
+        k.removeprefix("part.0."): v for k, v in tensors.items() if k.startswith("part.0.") or kind == "latent-tree"
+    }
+    others = {k: v for k, v in tensors.items() if kind == "prior-sum" and not k.startswith("part.0.")}
+    BROKEN[broken](names)
+    prefix = "part.0." if kind == "prior-sum" else ""
+    store.save(tmp_path, card, {prefix + k: v for k, v in names.items()} | others)
+    with pytest.raises(FpjaxError) as error:
+        store.load(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_prior_or_a_unet_of_another_shape_is_refused(tmp_path):
+    card, tensors = prior()
+    for change in (
+        {"shape": [6]},
+        {"shape": [3, 2]},
+        {"conditions": ["a"]},
+        {"architecture": {"kind": "prior-sum", "options": {}}},
+        {"architecture": {"kind": "learned-mixture", "options": {}}},
+        {"shape": [6], "architecture": {"kind": "unet", "options": {}}},
+        {"architecture": {"kind": "unet", "options": {"widths": [0]}}},
+        {"architecture": {"kind": "unet", "options": {"widths": "wide"}}},
+        {"architecture": {"kind": "unet", "options": {"widths": [8]}}},
+    ):
+        store.save(tmp_path, card | change, tensors)
+        with pytest.raises(FpjaxError) as error:
+            store.load(tmp_path)
+        assert "\n" not in str(error.value)
+
+
 def test_unknown_models_are_refused(tmp_path):
     for source in ("digits-wonderful", tmp_path, tmp_path / "x.safetensors"):
         with pytest.raises(FpjaxError):

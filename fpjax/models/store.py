@@ -191,6 +191,8 @@ def _build(card: dict, tensors: dict[str, np.ndarray]) -> Denoiser:
         return Denoiser(
             params, PRIORS[kind], jacobian=mixture.jacobian if kind == "learned-mixture" else None, **common
         )
+    if kind == "unet" and len(shape) not in (2, 3):
+        raise FpjaxError(f"model {card['name']} is a unet, which takes images (h, w) or (channels, h, w), not {shape}")
     if kind in NETWORKS:
         size = math.prod(shape) if kind == "edm-network" else shape
         network = nnx.eval_shape(lambda: NETWORKS[kind](size, len(conditions), rngs=nnx.Rngs(0), **options))
