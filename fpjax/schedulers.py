@@ -112,7 +112,7 @@ def from_config(config: dict, steps: int, **options) -> Process:
 
     Args:
       config: the contents of ``scheduler_config.json``, with ``_class_name`` one of :data:`SCHEDULERS`; what it does not
-        say is diffusers' default, and what it says more is ignored.
+        say, or names in ``_use_default_values``, is diffusers' default, and what it says more is ignored.
       steps: diffusers' ``num_inference_steps``.
       options: entries that override the configuration's, ``_class_name`` among them; and for FlowMatchEulerDiscrete
         ``mu`` (or ``image_seq_len``, from which Flux and SD3 pipelines compute it) and ``sigmas``, which pipelines pass.
@@ -164,7 +164,7 @@ def preconditioning(config: dict, process: Process | None = None, **options) -> 
     if name == "EDMEulerScheduler":
         kind = "edm-v" if c["prediction_type"] == "v_prediction" else "edm"
         return Preconditioning("edm", kind, c["sigma_data"], time="log")
-    if c.get("timestep_type") == "continuous" and predicts == "v":
+    if _continuous(c):
         return Preconditioning("edm", predicts, time="log")
     space = "rectified-flow" if c.get("use_flow_sigmas") else "ddim"
     if process is not None and name in WHOLE and (c["use_flow_sigmas"] or schedules.shaped(c) is not None):
@@ -195,6 +195,11 @@ def _flow_knots(train_steps: int):
     return tuple((t / (1 - t)).tolist()), tuple((train_steps * t).tolist()), False
 
 
+def _continuous(c: dict) -> bool:
+    """Whether the network is told log(sigma)/4."""
+    return c.get("timestep_type") == "continuous" and c["prediction_type"] == "v_prediction"
+
+
 def _rounding(c: dict) -> str:
     shape = schedules.shaped(c)
     if c["_class_name"] not in WHOLE or shape is None:
@@ -216,7 +221,9 @@ def _read(config: dict, options: dict) -> dict[str, Any]:
     unknown = [k for k in options if k not in known and k not in OPTIONS and k not in ("_class_name", "eta")]
     if unknown:
         raise FpjaxError(f"{name} has no setting {unknown[0]!r}; it has {', '.join(known)}")
-    c = known | {k: v for k, v in (config | options).items() if k in known} | {"_class_name": name}
+    unsaid = config.get("_use_default_values") or ()  # of a scheduler in memory: the class that reads has its own
+    said = {k: v for k, v in dict(config).items() if k not in unsaid} | options
+    c = known | {k: v for k, v in said.items() if k in known} | {"_class_name": name}
     reason = _reason(c, options.get("eta", 0.0))
     if reason:
         raise FpjaxError(f"{name} is refused: {reason}")
@@ -320,7 +327,10 @@ def _distinct(levels, times):
 def _euler(c: dict, steps: int) -> Process:
     sigmas, times = schedules.interpolated(c, steps)
     last = float(schedules.table(c)[0]) if c["final_sigmas_type"] == "sigma_min" else 0.0
-    return _process(c, "edm", *_distinct([*sigmas, last], [*times, 0.0 if last else -1.0]))
+    end = 0.0 if last else -1.0
+    if _continuous(c):
+        times, end = np.log(sigmas) / 4, math.log(last) / 4 if last else -1.0
+    return _process(c, "edm", *_distinct([*sigmas, last], [*times, end]))
 
 
 def _heun(c: dict, steps: int) -> Process:

@@ -36,6 +36,14 @@ def test_stable_diffusion_levels_by_hand():
     assert (p.kind, p.table, p.pure_noise) == ("ddim", (), False)
 
 
+def test_what_a_scheduler_in_memory_left_at_its_default_is_the_default_of_the_class_that_reads_it():
+    """As diffusers' from_config: DDIM's unsaid "leading" does not make an Euler scheduler of its configuration leading."""
+    said = {"_class_name": "EulerDiscreteScheduler", "steps_offset": 1}
+    memory = said | {"timestep_spacing": "leading", "_use_default_values": ["timestep_spacing"]}
+    assert schedulers.from_config(memory, 4) == schedulers.from_config(said, 4)
+    assert schedulers.from_config(memory, 4, timestep_spacing="leading").timesteps[-1] == 751
+
+
 def test_a_configuration_of_ours_is_the_process_of_ours():
     """Leading, offset 0: the sampler's last step is the identity there and here."""
     config = {"_class_name": "DDPMScheduler", "clip_sample": False, "set_alpha_to_one": False}

@@ -45,15 +45,26 @@ def test_a_pipeline_regenerates_the_image(shelf, pipe, image):
 def test_a_pipeline_with_another_scale_of_noise(shelf, pipe, image):
     """Euler multiplies its latents by sigma_max, so they are handed over divided by it."""
     checkpoint = shelf.open("stable-diffusion")
-    scheduler = EulerDiscreteScheduler.from_config(checkpoint.scheduler)
-    config = {"_class_name": "EulerDiscreteScheduler", **scheduler.config, "final_sigmas_type": "sigma_min"}
-    scheduler = EulerDiscreteScheduler.from_config(config)
+    scheduler = EulerDiscreteScheduler.from_config(checkpoint.scheduler, final_sigmas_type="sigma_min")
     scheduler.set_timesteps(STEPS)
     assert float(scheduler.init_noise_sigma) > 2
-    grid = fpjax.schedulers.from_config(config, STEPS)
+    grid = fpjax.schedulers.from_config({"_class_name": "EulerDiscreteScheduler", **scheduler.config}, STEPS)
+    assert grid.levels[0] == pytest.approx(float(scheduler.sigmas[-1]), rel=1e-4)
+    assert grid.levels[0] > 0
     inv = fpjax.invert(checkpoint.denoiser, image, grid, condition="cat", tol=1e-5)
     assert inv.solved.all()
     assert error(run(pipe, inv.to_diffusers(scheduler), scheduler), image) < 1e-3
+
+
+def test_a_scheduler_in_memory_is_read_by_another_class_as_diffusers_reads_it():
+    """What DDIM left at its default is not said: Euler's own default spacing holds, here as there."""
+    ddim = DDIMScheduler(beta_schedule="scaled_linear", steps_offset=1)
+    euler = EulerDiscreteScheduler.from_config(ddim.config)
+    euler.set_timesteps(STEPS)
+    ours = fpjax.schedulers.from_config(ddim.config, STEPS, _class_name="EulerDiscreteScheduler")
+    assert ours.timesteps[:0:-1] == pytest.approx(euler.timesteps.tolist(), rel=1e-6)
+    assert ours.levels[:0:-1] == pytest.approx(euler.sigmas.tolist()[:-1], rel=1e-3)
+    assert euler.config.timestep_spacing != ddim.config.timestep_spacing
 
 
 def test_one_changed_line_inverts_where_diffusers_guesses(shelf, pipe, image):
