@@ -2,8 +2,8 @@
 
 In this room: which of their fields make which noise levels, times and coefficients, what a network of that scheduler is
 given and returns (:class:`Preconditioning`), and what cannot be a fixed-point equation with a theory and is refused by
-name. Neither torch nor diffusers is imported. Tables are float64; diffusers rounds its own to float32. Not in this room:
-their arithmetic on tables of noise levels (schedules), networks (diffusers).
+name. Neither torch nor diffusers is imported. Tables are float64 unless asked to be rounded as diffusers rounds its own. Not
+in this room: their arithmetic on tables of noise levels (schedules), networks (diffusers).
 """
 
 import itertools
@@ -90,6 +90,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 SCHEDULERS = tuple(DEFAULTS)
 WHOLE = ("DPMSolverMultistepScheduler", "UniPCMultistepScheduler")  # these tell the network whole times only
 OPTIONS = ("mu", "image_seq_len", "sigmas")  # of FlowMatchEulerDiscreteScheduler, what its pipelines pass
+TABLES = ("float64", "float32")
 PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v", "flow_prediction": "velocity"}
 REFUSED = {
     "PNDMScheduler": "its Runge-Kutta and linear multistep phases are not mapped",
@@ -114,8 +115,9 @@ def from_config(config: dict, steps: int, **options) -> Process:
       config: the contents of ``scheduler_config.json``, with ``_class_name`` one of :data:`SCHEDULERS`; what it does not
         say, or names in ``_use_default_values``, is diffusers' default, and what it says more is ignored.
       steps: diffusers' ``num_inference_steps``.
-      options: entries that override the configuration's, ``_class_name`` among them; and for FlowMatchEulerDiscrete
-        ``mu`` (or ``image_seq_len``, from which Flux and SD3 pipelines compute it) and ``sigmas``, which pipelines pass.
+      options: entries that override the configuration's, ``_class_name`` among them; ``tables``, "float64" or "float32" for
+        noise levels rounded where diffusers rounds its own; and for FlowMatchEulerDiscrete ``mu`` (or ``image_seq_len``,
+        from which Flux and SD3 pipelines compute it) and ``sigmas``, which pipelines pass.
 
     Raises:
       FpjaxError: for a scheduler or setting that is not a smooth deterministic step, with its name and the reason.
@@ -218,12 +220,15 @@ def _read(config: dict, options: dict) -> dict[str, Any]:
     if name not in DEFAULTS:
         raise FpjaxError(f"{name} is not mapped; fpjax knows {', '.join(SCHEDULERS)}")
     known = DEFAULTS[name]
-    unknown = [k for k in options if k not in known and k not in OPTIONS and k not in ("_class_name", "eta")]
+    unknown = [k for k in options if k not in known and k not in OPTIONS and k not in ("_class_name", "eta", "tables")]
     if unknown:
         raise FpjaxError(f"{name} has no setting {unknown[0]!r}; it has {', '.join(known)}")
+    tables = options.get("tables", "float64")
+    if tables not in TABLES:
+        raise FpjaxError(f"tables must be {' or '.join(TABLES)}, got {tables!r}")
     unsaid = config.get("_use_default_values") or ()  # of a scheduler in memory: the class that reads has its own
     said = {k: v for k, v in dict(config).items() if k not in unsaid} | options
-    c = known | {k: v for k, v in said.items() if k in known} | {"_class_name": name}
+    c = known | {k: v for k, v in said.items() if k in known} | {"_class_name": name, "tables": tables}
     reason = _reason(c, options.get("eta", 0.0))
     if reason:
         raise FpjaxError(f"{name} is refused: {reason}")
@@ -270,7 +275,7 @@ def _reason(c: dict, eta: float) -> str | None:
 
 
 def _settings(c: dict) -> tuple[tuple[str, object], ...]:
-    return (("scheduler", c["_class_name"]),)
+    return (("scheduler", c["_class_name"]), *((("tables", "float32"),) if schedules.single(c) else ()))
 
 
 def _ddim(c: dict, steps: int) -> Process:

@@ -1,7 +1,10 @@
 """Arithmetic of diffusers' schedules: betas, times and noise levels from a scheduler's settings, float64, noisiest first.
 
 In this room: one function for each family of schedulers that makes its sigmas as diffusers 0.42 does, order of operations
-included. Settings come complete (see schedulers). Not in this room: processes, refusals.
+included. Settings come complete (see schedulers). With ``tables="float32"`` among them the tables of training times are
+float32 and rounded where diffusers rounds its own, which it computes so whatever the network's precision is: 1 - abar loses
+all but three or four digits where abar is near 1, and so does abar where it nearly vanishes. Not in this room: processes,
+refusals.
 """
 
 import math
@@ -26,8 +29,27 @@ def shaped(c: dict) -> str | None:
     return asked[0] if asked else None
 
 
+def single(c: dict) -> bool:
+    """Whether the tables are float32, as diffusers' own are."""
+    return c.get("tables") == "float32"
+
+
+def _linspace(start: float, end: float, count: int) -> np.ndarray:
+    """torch.linspace in float32, to the bit: each half from its own end, by a fused multiply and add."""
+    first, last = np.float32(start), np.float32(end)
+    step = np.float64((last - first) / np.float32(max(count - 1, 1)))
+    i = np.arange(count)
+    rising, falling = np.float64(first) + step * i, np.float64(last) - step * (count - 1 - i)
+    return np.where(i < count // 2, rising, falling).astype(np.float32)
+
+
+def _products(factors: np.ndarray) -> np.ndarray:
+    """torch.cumprod on a CPU: products in float64, each rounded to the factors' precision."""
+    return np.cumprod(factors, dtype=np.float64).astype(factors.dtype)
+
+
 def betas(c: dict) -> np.ndarray:
-    """The variances beta_t, shape (num_train_timesteps,), before any rescaling.
+    """The variances beta_t, shape (num_train_timesteps,), before any rescaling; float32 or float64, as the tables are.
 
     Raises:
       FpjaxError: for an unknown schedule, or betas outside (0, 1).
@@ -46,8 +68,12 @@ def betas(c: dict) -> np.ndarray:
         found = (end - start) / (1 + np.exp(-np.linspace(-6, 6, train))) + start
     elif schedule in ("linear", "scaled_linear"):
         found = process.betas(schedule, train, c["beta_start"], c["beta_end"])
+        if single(c):
+            power = 1 if schedule == "linear" else 2
+            found = _linspace(c["beta_start"] ** (1 / power), c["beta_end"] ** (1 / power), train) ** power
     else:
         raise FpjaxError(f"unknown beta_schedule {schedule!r}")
+    found = found.astype(np.float32) if single(c) else found
     if not (np.isfinite(found).all() and (found > 0).all() and (found < 1).all()):
         raise FpjaxError("every beta must lie between 0 and 1")
     return found
@@ -69,15 +95,17 @@ def _laplace(t: float) -> float:
 
 
 def table(c: dict) -> np.ndarray:
-    """sigma of every training time, shape (num_train_timesteps,), increasing.
+    """sigma of every training time, shape (num_train_timesteps,), increasing; float32 or float64.
 
     With ``rescale_betas_zero_snr`` (Lin et al. 2024, algorithm 1) the last is infinite for DDIM and 4096 (abar = 2^-24)
     for the schedulers that step in sigma, as in diffusers.
     """
-    abar = np.cumprod(1 - betas(c))
+    abar = _products(1 - betas(c))
     if c.get("rescale_betas_zero_snr"):
         root = np.sqrt(abar)
         abar = ((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2
+        if single(c):  # diffusers goes back to betas, and each way rounds
+            abar = _products(1 - (1 - np.concatenate([abar[:1], abar[1:] / abar[:-1]])))
         if not c["_class_name"].startswith("DD"):
             abar[-1] = 2.0**-24
     with np.errstate(divide="ignore"):
@@ -192,7 +220,8 @@ def multistep(c: dict, steps: int) -> tuple[np.ndarray, np.ndarray]:
         return t / (1 - t), np.floor(train * t)
     shape = shaped(c)
     if shape == "lu":
-        sigmas = np.exp(np.linspace(math.log(whole[-1]), math.log(whole[0]), steps))
+        ends = np.log(whole)
+        sigmas = np.exp(np.linspace(float(ends[-1]), float(ends[0]), steps))
     elif shape is not None:
         sigmas = _reshape(shape, whole[0], whole[-1], steps, {})
     else:

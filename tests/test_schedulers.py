@@ -44,6 +44,17 @@ def test_what_a_scheduler_in_memory_left_at_its_default_is_the_default_of_the_cl
     assert schedulers.from_config(memory, 4, timestep_spacing="leading").timesteps[-1] == 751
 
 
+def test_tables_rounded_as_diffusers_rounds_its_own():
+    """alphas_cumprod of diffusers' Stable Diffusion schedule starts at float32(1 - 0.00085): a sigma of 0.02916753, not …716."""
+    exact, rounded = schedulers.from_config(SD, 50), schedulers.from_config(SD, 50, tables="float32")
+    assert rounded.levels[0] == pytest.approx(0.029167532920837402, rel=1e-7)
+    assert 1e-6 < abs(rounded.levels[0] / exact.levels[0] - 1) < 1e-4
+    assert rounded.describe()["tables"] == "float32"
+    assert rounded.timesteps == exact.timesteps
+    told = schedulers.preconditioning(SD, rounded, tables="float32").c_noise(jnp.asarray(rounded.levels[1:]))
+    assert told.tolist() == list(rounded.timesteps[1:])
+
+
 def test_a_configuration_of_ours_is_the_process_of_ours():
     """Leading, offset 0: the sampler's last step is the identity there and here."""
     config = {"_class_name": "DDPMScheduler", "clip_sample": False, "set_alpha_to_one": False}

@@ -48,8 +48,9 @@ def test_a_pipeline_with_another_scale_of_noise(shelf, pipe, image):
     scheduler = EulerDiscreteScheduler.from_config(checkpoint.scheduler, final_sigmas_type="sigma_min")
     scheduler.set_timesteps(STEPS)
     assert float(scheduler.init_noise_sigma) > 2
-    grid = fpjax.schedulers.from_config({"_class_name": "EulerDiscreteScheduler", **scheduler.config}, STEPS)
-    assert grid.levels[0] == pytest.approx(float(scheduler.sigmas[-1]), rel=1e-4)
+    config = {"_class_name": "EulerDiscreteScheduler", **scheduler.config}
+    grid = fpjax.schedulers.from_config(config, STEPS, tables="float32")
+    assert grid.levels[::-1] == pytest.approx(scheduler.sigmas.tolist(), rel=1e-6)
     assert grid.levels[0] > 0
     inv = fpjax.invert(checkpoint.denoiser, image, grid, condition="cat", tol=1e-5)
     assert inv.solved.all()
@@ -61,9 +62,9 @@ def test_a_scheduler_in_memory_is_read_by_another_class_as_diffusers_reads_it():
     ddim = DDIMScheduler(beta_schedule="scaled_linear", steps_offset=1)
     euler = EulerDiscreteScheduler.from_config(ddim.config)
     euler.set_timesteps(STEPS)
-    ours = fpjax.schedulers.from_config(ddim.config, STEPS, _class_name="EulerDiscreteScheduler")
+    ours = fpjax.schedulers.from_config(ddim.config, STEPS, _class_name="EulerDiscreteScheduler", tables="float32")
     assert ours.timesteps[:0:-1] == pytest.approx(euler.timesteps.tolist(), rel=1e-6)
-    assert ours.levels[:0:-1] == pytest.approx(euler.sigmas.tolist()[:-1], rel=1e-3)
+    assert ours.levels[::-1] == pytest.approx(euler.sigmas.tolist(), rel=1e-6)
     assert euler.config.timestep_spacing != ddim.config.timestep_spacing
 
 
