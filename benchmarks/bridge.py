@@ -16,7 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # XLA looks here too
+os.environ.setdefault("OMP_NUM_THREADS", str(CORES))
 
 import jax
 import jax.numpy as jnp
@@ -80,7 +81,7 @@ def calls(folder: Path, side: int, repeats: int) -> dict:
     from fpjax.diffusers import bridge, checkpoint
     from fpjax.diffusers import folder as reader
 
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(CORES)
     part = reader.read_part(folder)
     module = bridge.build(part)
     config = unet.Config.read(part.config)
