@@ -65,13 +65,13 @@ def losses(folder: Path | None) -> None:
         print(f"| ratio | | | {' | '.join(f'{a / b:.2f}' for a, b in zip(*tables, strict=True))} |")
 
 
-def roundtrip(folder: Path | None, images: int) -> None:
+def roundtrip(folder: Path | None, images: int, only: str | None) -> None:
     """The largest relative error of an image that was inverted and generated again, and how many fail the goal."""
     print("| model | N | float64: worst | above 1e-10 | float32: worst | above 1e-4 |")
     print("|---|---|---|---|---|---|")
     for name in (n for pair in PAIRS for n in pair):
         found = opened(name, folder)
-        if found is None:
+        if found is None or name != (only or name):
             continue
         x, c = fpjax.samples(found[1]["training"]["recipe"]["dataset"], images)
         for steps in STEPS:
@@ -109,6 +109,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path)
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", help="round trips of this model alone")
     given = parser.parse_args()
     if given.part == "losses":
         losses(given.models)
@@ -116,7 +117,7 @@ def main() -> None:
         seeds(given.seeds)
     else:
         jax.config.update("jax_enable_x64", True)
-        roundtrip(given.models, given.images)
+        roundtrip(given.models, given.images, given.only)
 
 
 if __name__ == "__main__":

@@ -119,8 +119,9 @@ def train(r: Recipe, progress: Progress | None = None, checkpoint: Path | None =
             checkpoints.write(checkpoint, r.to_json(), carry, step + 1, curve, time.perf_counter() - start)
             saved = time.perf_counter()
     model, seconds = nnx.merge(graph, carry[1]), time.perf_counter() - start
-    train_loss = evaluate(model, split.train[:SOME], split.train_labels[:SOME])
-    held_out_loss = evaluate(model, split.held_out[:SOME], split.held_out_labels[:SOME])
+    repeats = 40 if split.train[0].size <= 64 else 10
+    train_loss = evaluate(model, split.train[:SOME], split.train_labels[:SOME], repeats)
+    held_out_loss = evaluate(model, split.held_out[:SOME], split.held_out_labels[:SOME], repeats)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     return Run(model, train_loss, held_out_loss, curve, seconds)
