@@ -39,7 +39,7 @@ def by_band(den, dataset: str, count: int = 1000) -> np.ndarray:
     """The held-out loss in each band of sigma, and over all, as in training."""
     split = data.load(dataset)
     network = lambda y, s, c: den.fn(den.params, y, s, c)  # noqa: E731
-    rows = np.asarray(training.evaluations(network, split.held_out[:count], split.held_out_labels[:count]))
+    rows = np.asarray(training.evaluations(network, split.held_out[:count], split.held_out_labels[:count], 20))
     inside = [(low <= rows[:, 0]) & (rows[:, 0] < high) for low, high in itertools.pairwise(BANDS)]
     return np.asarray([*(rows[at, 1].mean() for at in inside), rows[:, 1].mean()])
 
@@ -47,7 +47,7 @@ def by_band(den, dataset: str, count: int = 1000) -> np.ndarray:
 def losses(folder: Path | None) -> None:
     bands = [
         f"σ < {BANDS[1]}",
-        *(f"{a:g}–{b:g}" for a, b in itertools.pairwise(BANDS)),
+        *(f"{a:g}–{b:g}" for a, b in itertools.pairwise(BANDS[1:-1])),
         f"> {BANDS[-2]:g}",
     ]
     print(f"| pair | parameters | training, s | {' | '.join(bands)} | all |")

@@ -387,7 +387,7 @@ def tree_cases(folder):
         ("a variance is negative", {}, {"variances": minus}),
         ("one tensor for each merge", {"levels": []}, {}),
         ("of all regions, or of two alike", {}, {"leaf": tensors["leaf"][:, :1]}),
-        ("of all regions, or of two alike", {}, {"leaf": tensors["leaf"][:1]}),
+        ("of all regions, or of two alike", {}, {"leaf": tensors["leaf"][:1, :1]}),
         (
             "the image does not fit y",
             {"image": [1, 3], "levels": ["level.0"]},
