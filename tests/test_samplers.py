@@ -242,16 +242,23 @@ def test_a_users_own_steps():
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["digits-monotone", "digits-plain"])
 @pytest.mark.parametrize("sampler", ["heun", "dpm2m"])
-def test_embedded_networks(model, sampler):
-    """Where the audit finds every step well posed, images come back to 1e-8; the ordinary network's 2M is not."""
+@pytest.mark.parametrize("steps", [10, 20])
+def test_embedded_networks(model, sampler, steps):
+    """Where the audit finds every step well posed, images come back to 1e-8; 2M often is not, Heun always is.
+
+    With 20 steps even the monotone network's 2M is not: its last step is of second order then, from sigma 0.17 to 0.01, with
+    weights 3.1 and -2.1.
+    """
     x, c = fpjax.samples("digits", 3, seed=0)
     options = {"images": x.astype(np.float64), "condition": c, "sampler": sampler, "tol": 1e-13, "histories": ()}
-    report = fpjax.audit(fpjax.load(model), process.ddim(10), **options)
+    report = fpjax.audit(fpjax.load(model), process.ddim(steps), **options)
     unique = set(report.verdicts("uniqueness")) == {"SUPPORTED"}
-    assert unique == ((model, sampler) != ("digits-plain", "dpm2m"))
+    assert unique == (sampler == "heun" or (model, steps) == ("digits-monotone", 10))
     if unique:
         assert report.round_trip[0]["solved"] == 3
         assert report.round_trip[0]["max_error"] <= 1e-8
+    else:
+        assert "INCONCLUSIVE" in report.verdicts("existence")
 
 
 @pytest.mark.long

@@ -112,10 +112,9 @@ def test_audited_inverted_and_generated_again(shelf, name):
     assert {"existence", "uniqueness", "contraction", "convergence", "error"} <= questions
     assert all(row["value"] is None or np.isfinite(row["value"]) for row in report.table)
     trip = report.round_trip[0]
-    if trip["solved"]:
-        assert trip["max_error_solved"] < 1e-4
-    else:  # then the audit must not say that inversion is found at every step
-        assert "INCONCLUSIVE" in report.verdicts("existence")
+    print(f"{name}: existence {report.verdicts('existence')}, image again to {trip['max_error']:.1e}")
+    assert trip["solved"] == 1
+    assert trip["max_error_solved"] < 1e-4
 
 
 @pytest.mark.parametrize("name", ["stable-diffusion", "dit"])

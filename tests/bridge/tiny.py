@@ -116,6 +116,7 @@ def class_conditional(folder):
 def stable_diffusion(folder):
     torch.manual_seed(0)
     unet = stirred(UNet2DConditionModel(**{**SMALL, **CROSS}, cross_attention_dim=16))
+    unet.conv_out.weight.data *= 0.3  # stirred alone it folds: whether two long steps are solved is then luck
     StableDiffusionPipeline(
         vae(), clip(), clip_tokenizer(), unet, scheduler(), None, None, None, requires_safety_checker=False
     ).save_pretrained(folder)
