@@ -160,7 +160,8 @@ def _card(folder: Path):
         path.write_bytes(raw)
         return store.load(path)
 
-    return read, [store.card_path(name).read_bytes() for name in ("digits-plain", "digits-monotone", "digits-tree")], (FpjaxError,)
+    names = ("digits-plain", "digits-monotone", "digits-tree")
+    return read, [store.card_path(name).read_bytes() for name in names], (FpjaxError,)
 
 
 def _certificate(folder: Path):
