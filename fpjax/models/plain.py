@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from fpjax.models.unet import channels_last
+
 
 class Affine(nnx.Module):
     """x -> W x + b, weight stored (out, in); LeCun-normal start scaled by ``gain``."""
@@ -131,9 +133,8 @@ class Convolution(nnx.Module):
 
     def __call__(self, x):
         """The result (out, h, w) for x (in, h, w)."""
-        return (
-            jax.lax.conv_general_dilated(x[None], self.weight[...], (1, 1), "SAME")[0] + self.bias[...][:, None, None]
-        )
+        k = self.weight[...].shape[-1] // 2
+        return channels_last(x[None], self.weight[...], padding=((k, k), (k, k)))[0] + self.bias[...][:, None, None]
 
 
 class ConvBlock(nnx.Module):
