@@ -8,6 +8,7 @@ network's arguments mean (families).
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import warnings
 from typing import Any
@@ -19,6 +20,7 @@ import numpy as np
 from fpjax.diffusers import folder
 from fpjax.diffusers.folder import Part
 from fpjax.evidence import FpjaxError
+from fpjax.models.unet import channels_last
 
 EXTRA = "pip install 'fpjax[diffusers]'"
 
@@ -81,6 +83,29 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
+@functools.cache
+def environment():
+    """torchax's translation of torch to JAX, but for convolutions of images, which are computed channels last."""
+    torch, tensor = need("torch", "the bridge"), need("torchax.tensor", "the bridge")
+    jaten = need("torchax.ops.jaten", "the bridge")
+    env = tensor.Environment()
+
+    def convolution(x, kernel, bias, stride, padding, dilation, transposed, output_padding, groups):
+        x, kernel, bias = env.t2j_iso((x, kernel, bias))
+        if transposed or x.ndim != 4 or len(padding) != 2:
+            rest = (stride, padding, dilation, transposed, output_padding, groups)
+            return env.j2t_iso(jaten._aten_convolution(x, kernel, bias, *rest))
+        out = channels_last(x, kernel, tuple(stride), [(p, p) for p in padding], tuple(dilation), groups)
+        return env.j2t_iso(out if bias is None else out + bias[:, None, None])
+
+    def conv2d(x, kernel, bias=None, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1):
+        return convolution(x, kernel, bias, stride, padding, dilation, False, (0, 0), groups)
+
+    env.override_op_definition(torch.ops.aten.convolution, convolution)
+    env.override_op_definition(torch.ops.aten.conv2d, conv2d)
+    return env
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Function:
     """A torch module in eval mode as a pure JAX function of its tensors; hashes by identity."""
@@ -89,9 +114,9 @@ class Function:
 
     def __call__(self, params: dict[str, jax.Array], /, **arguments):
         """What the module returns, for arrays and pytrees of arrays as keywords."""
-        torch, torchax = need("torch", "the bridge"), need("torchax", "the bridge")
-        env = torchax.default_env()
+        torch = need("torch", "the bridge")
         with quiet():
+            env = environment()
             tensors, given = env.j2t_iso((dict(params), arguments))
             with env:
                 return env.t2j_iso(torch.func.functional_call(self.module, tensors, (), given))
