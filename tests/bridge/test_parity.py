@@ -220,7 +220,8 @@ def compare(number: int, dtype: str, tables: str = "float64", ours: str = "float
     plain = {k: v for k, v in config.items() if k != "_class_name"}
     want, told = theirs(name, steps, plain, options, z.astype(stepping or dtype), tables, stepping or tables)
     if tables == ours:
-        loose = 1e-9 if ours == "float64" else 1e-5
+        # How torch rounds its cumulative products in float32 depends on the processor; times near 0 show it most.
+        loose = 1e-9 if ours == "float64" else 1e-4
         same = np.isclose(np.asarray(process.timesteps[1:])[:, None], np.asarray(told)[None], rtol=loose, atol=loose)
         assert same.any(axis=1).all(), tell(number)  # not the other way round: steps that change nothing are left out
     assert got.dtype == np.dtype(dtype)
