@@ -1,14 +1,14 @@
 """What a network of real size costs: a 256×256 UNet2DModel of DDPM's size (113.7 million parameters, random weights).
 
 python benchmarks/bridge.py calls [--side 256]   one network call: eager PyTorch, the bridge, the native network
-python benchmarks/bridge.py audit [--side 256]   an audit at two steps: wall time, peak memory, overhead over bare calls
+python benchmarks/bridge.py overhead [--side 256] an inversion of two steps over its own count of bare network calls
+python benchmarks/bridge.py audit [--side 256]   an audit at two steps: wall time, peak memory
 
 Prints one JSON object. ``calls`` needs the extra fpjax[diffusers]. All times are warm; calls of the three kinds alternate.
 """
 
 import argparse
 import json
-import math
 import os
 import resource
 import sys
@@ -113,13 +113,16 @@ def calls(folder: Path, side: int, repeats: int) -> dict:
     }
 
 
-def audit(folder: Path, side: int, tol: float, solver: str, budget: Budget, overhead: bool = True) -> dict:
-    """The audit, and what inverting costs over its own count of bare network calls."""
-    den = fpjax.load(folder)
-    grid = fpjax.diffusers.open_checkpoint(folder).process(2)
-    x = np.clip(np.random.default_rng(0).normal(size=(1, 3, side, side)) / 2, -1, 1).astype(np.float32)
+def image(side: int) -> np.ndarray:
+    """Noise within [-1, 1], shape (1, 3, side, side)."""
+    return np.clip(np.random.default_rng(0).normal(size=(1, 3, side, side)) / 2, -1, 1).astype(np.float32)
+
+
+def overhead(folder: Path, side: int, tol: float, solver: str) -> dict:
+    """What inverting costs over its own count of bare network calls; bare calls before and after."""
+    den, grid = fpjax.load(folder), fpjax.diffusers.open_checkpoint(folder).process(2)
+    x, sigma = image(side), jnp.float32(grid.sigmas[-1])
     bare = jax.jit(lambda den, y, sigma: den.fn(den.params, y, sigma, jnp.int32(0)))
-    sigma = jnp.float32(grid.sigmas[-1])
     clock(lambda: bare(den, x[0], sigma))
     alone = [clock(lambda: bare(den, x[0], sigma)) for _ in range(3)]
     found = {}
@@ -128,10 +131,20 @@ def audit(folder: Path, side: int, tol: float, solver: str, budget: Budget, over
         found["inversion"] = fpjax.invert(den, x, grid, solver=solver, tol=tol, limit=20)
         return found["inversion"].latent
 
-    cold, warm = (clock(inverting), clock(inverting)) if overhead else (math.nan, math.nan)
-    print(f"bare {alone}, inversion {cold:.1f} s, then {warm:.1f} s", file=sys.stderr, flush=True)
-    more = [clock(lambda: bare(den, x[0], sigma)) for _ in range(2)] if overhead else []
-    count = int(found["inversion"].calls) if overhead else 0
+    cold, warm = clock(inverting), [clock(inverting) for _ in range(2)]
+    alone += [clock(lambda: bare(den, x[0], sigma)) for _ in range(3)]
+    count = int(found["inversion"].calls)
+    return {
+        "bare call, seconds": alone,
+        "inversion": {"cold": cold, "warm": warm, "network calls": count},
+        "overhead": min(warm) / (count * min(alone)),
+        "peak GiB": peak_gib(),
+    }
+
+
+def audit(folder: Path, side: int, tol: float, solver: str, budget: Budget) -> dict:
+    """The audit, with the time of each of its parts."""
+    den, grid = fpjax.load(folder), fpjax.diffusers.open_checkpoint(folder).process(2)
     log: list[tuple[float, str]] = []
     start = time.perf_counter()
     options = {"solver": solver, "tol": tol, "limit": 20, "budget": budget, "histories": ()}
@@ -140,11 +153,8 @@ def audit(folder: Path, side: int, tol: float, solver: str, budget: Budget, over
         log.append((round(time.perf_counter() - start, 1), what))
         print(log[-1], peak_gib(), file=sys.stderr, flush=True)
 
-    report = fpjax.audit(den, grid, images=x, **options, progress=tick)
+    report = fpjax.audit(den, grid, images=image(side), **options, progress=tick)
     return {
-        "bare call, seconds": alone + more,
-        "inversion": {"cold": cold, "warm": warm, "network calls": count},
-        "overhead": warm / (count * min(alone + more)) if overhead else None,
         "audit seconds": log,
         "round trip": report.round_trip,
         "verdicts": [[row["step"], row["question"], row["verdict"], row["value"]] for row in report.table],
@@ -155,12 +165,11 @@ def audit(folder: Path, side: int, tol: float, solver: str, budget: Budget, over
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("calls", "audit"))
+    parser.add_argument("what", choices=("calls", "overhead", "audit"))
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--tol", type=float, default=1e-2, help="2-norm of the residual over all values of an image")
     parser.add_argument("--solver", default="anderson")
-    parser.add_argument("--audit-only", action="store_true", help="leave out the two inversions that measure overhead")
     parser.add_argument("--lanczos", type=int, default=6)
     parser.add_argument("--picard", type=int, default=20)
     parser.add_argument("--points", type=int, default=1)
@@ -170,9 +179,11 @@ def main() -> None:
         save(folder, options.side)
         if options.what == "calls":
             result = calls(folder, options.side, options.repeats)
+        elif options.what == "overhead":
+            result = overhead(folder, options.side, options.tol, options.solver)
         else:
             budget = Budget(options.points, options.lanczos, options.picard, 1)
-            result = audit(folder, options.side, options.tol, options.solver, budget, not options.audit_only)
+            result = audit(folder, options.side, options.tol, options.solver, budget)
     print(json.dumps({"what": options.what, "side": options.side, **result}, indent=1))
 
 

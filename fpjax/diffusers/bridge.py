@@ -83,26 +83,104 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
+def _on_arrays(env, function):
+    """A function of torch tensors from one of arrays."""
+
+    @functools.wraps(function)
+    def wrapped(*args, **kwargs):
+        args, kwargs = env.t2j_iso((args, kwargs))
+        return env.j2t_iso(function(*args, **kwargs))
+
+    return wrapped
+
+
+def _last(x):
+    """x (n, channels, h, w) with its channels last."""
+    return jnp.moveaxis(x, 1, -1)
+
+
+def _first(x):
+    return jnp.moveaxis(x, -1, 1)
+
+
 @functools.cache
 def environment():
-    """torchax's translation of torch to JAX, but for convolutions of images, which are computed channels last."""
+    """torchax's translation of torch to JAX, but for what a network of images is made of, which is computed channels last.
+
+    Convolutions are many times faster so where a ``while`` or a ``scan`` calls them, and between two of them the transposes
+    cancel as long as everything in between keeps to the order: normalisation by groups (torchax's is a loop over images),
+    activations, sums, concatenations and upsampling.
+    """
     torch, tensor = need("torch", "the bridge"), need("torchax.tensor", "the bridge")
-    jaten = need("torchax.ops.jaten", "the bridge")
+    jaten, jtorch = need("torchax.ops.jaten", "the bridge"), need("torchax.ops.jtorch", "the bridge")
     env = tensor.Environment()
 
+    def image(x) -> bool:
+        return getattr(x, "ndim", 0) == 4
+
     def convolution(x, kernel, bias, stride, padding, dilation, transposed, output_padding, groups):
-        x, kernel, bias = env.t2j_iso((x, kernel, bias))
-        if transposed or x.ndim != 4 or len(padding) != 2:
-            rest = (stride, padding, dilation, transposed, output_padding, groups)
-            return env.j2t_iso(jaten._aten_convolution(x, kernel, bias, *rest))
-        out = channels_last(x, kernel, tuple(stride), [(p, p) for p in padding], tuple(dilation), groups)
-        return env.j2t_iso(out if bias is None else out + bias[:, None, None])
+        if transposed or not image(x) or len(padding) != 2:
+            return jaten._aten_convolution(
+                x, kernel, bias, stride, padding, dilation, transposed, output_padding, groups
+            )
+        pads = [(p, p) for p in padding]
+        return _first(channels_last(_last(x), kernel, bias, tuple(stride), pads, tuple(dilation), groups))
 
     def conv2d(x, kernel, bias=None, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1):
         return convolution(x, kernel, bias, stride, padding, dilation, False, (0, 0), groups)
 
-    env.override_op_definition(torch.ops.aten.convolution, convolution)
-    env.override_op_definition(torch.ops.aten.conv2d, conv2d)
+    def group_norm(x, weight, bias, count, channels, size, groups, eps):
+        inside = jnp.moveaxis(x, 1, -1).reshape(count, size, groups, channels // groups)
+        mean = jnp.mean(inside, axis=(1, 3), keepdims=True)
+        scale = jax.lax.rsqrt(jnp.mean((inside - mean) ** 2, axis=(1, 3), keepdims=True) + eps)
+        out = ((inside - mean) * scale).reshape(count, *x.shape[2:], channels)
+        wide = (1,) * (out.ndim - 1) + (channels,)
+        out = out if weight is None else out * weight.reshape(wide)
+        out = out if bias is None else out + bias.reshape(wide)
+        return _first(out), mean[:, 0, :, 0], scale[:, 0, :, 0]
+
+    def silu(x):
+        return _first(jax.nn.silu(_last(x))) if image(x) else jax.nn.silu(x)
+
+    def add(x, y, *, alpha=1):
+        y = y if alpha == 1 else y * alpha
+        return _first(_last(x) + _last(y)) if image(x) and image(y) else x + y
+
+    def cat(parts, dim=0):
+        if dim == 1 and all(image(x) for x in parts):
+            return _first(jnp.concatenate([_last(x) for x in parts], axis=-1))
+        return jnp.concatenate([x for x in parts if x.shape != (0,)], axis=dim)
+
+    def pad(x, widths, mode="constant", value=None):
+        if not image(x) or len(widths) != 4 or mode != "constant":
+            return jtorch.pad(x, widths, mode, value)
+        left, right, above, below = widths
+        wide = ((0, 0), (above, below), (left, right), (0, 0))
+        return _first(jnp.pad(_last(x), wide, constant_values=value or 0))
+
+    def nearest(x, output_size, scale_factors=None, *_):
+        size = output_size or [int(n * s) for n, s in zip(x.shape[2:], scale_factors, strict=True)]
+        x = _last(x)
+        for axis, n in zip((1, 2), size, strict=True):
+            if n % x.shape[axis] == 0:
+                x = jnp.repeat(x, n // x.shape[axis], axis=axis)
+            else:
+                x = jnp.take(x, jnp.arange(n) * x.shape[axis] // n, axis=axis)
+        return _first(x)
+
+    aten = torch.ops.aten
+    ours = {
+        aten.convolution: convolution,
+        aten.conv2d: conv2d,
+        aten.native_group_norm: group_norm,
+        aten.silu: silu,
+        aten.add.Tensor: add,
+        aten.cat: cat,
+        torch.nn.functional.pad: pad,
+        aten.upsample_nearest2d.vec: nearest,
+    }
+    for name, function in ours.items():
+        env.override_op_definition(name, _on_arrays(env, function))
     return env
 
 

@@ -132,9 +132,9 @@ class Convolution(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((n_out,)))
 
     def __call__(self, x):
-        """The result (out, h, w) for x (in, h, w)."""
+        """The result (h, w, out) for x (h, w, in)."""
         k = self.weight[...].shape[-1] // 2
-        return channels_last(x[None], self.weight[...], padding=((k, k), (k, k)))[0] + self.bias[...][:, None, None]
+        return channels_last(x[None], self.weight[...], self.bias[...], padding=((k, k), (k, k)))[0]
 
 
 class ConvBlock(nnx.Module):
@@ -147,8 +147,8 @@ class ConvBlock(nnx.Module):
         self.skip = Convolution(n_in, n_out, 1, rngs=rngs)
 
     def __call__(self, x, e):
-        """The next x (out, h, w) from x (in, h, w) and the embedding e."""
-        gain, shift = jnp.split(self.level(e)[:, None, None], 2)
+        """The next x (h, w, out) from x (h, w, in) and the embedding e."""
+        gain, shift = jnp.split(self.level(e)[None, None], 2, axis=-1)
         return self.skip(x) + self.second(nnx.silu(self.first(x) * (1 + gain) + shift))
 
 
@@ -178,7 +178,7 @@ class UNet(nnx.Module):
     def __call__(self, y, sigma, condition):
         """D(y, sigma) under a condition index."""
         total, e = sigma**2 + self.data_std**2, self.level(sigma, condition)
-        h = self.enter(y.reshape(-1, *y.shape[-2:]) / jnp.sqrt(total))
+        h = self.enter(jnp.moveaxis(y.reshape(-1, *y.shape[-2:]), 0, -1) / jnp.sqrt(total))
         kept = []
         for i, block in enumerate(self.down):
             h = block(_halved(h) if i else h, e)
@@ -186,21 +186,21 @@ class UNet(nnx.Module):
         h = self.middle(h, e)
         for block in self.up:
             fine = kept.pop()
-            h = block(jnp.concatenate([_doubled(h, fine.shape), fine]), e)
-        out = self.leave(nnx.silu(h)).reshape(y.shape)
+            h = block(jnp.concatenate([_doubled(h, fine.shape), fine], axis=-1), e)
+        out = jnp.moveaxis(self.leave(nnx.silu(h)), -1, 0).reshape(y.shape)
         return self.data_std**2 / total * y + sigma * self.data_std / jnp.sqrt(total) * out
 
 
 def _halved(x):
     """Means of 2×2 pixels; at an odd border, of those that there are and zeros."""
-    return jax.lax.reduce_window(x, 0.0, jax.lax.add, (1, 2, 2), (1, 2, 2), "SAME") / 4
+    return jax.lax.reduce_window(x, 0.0, jax.lax.add, (2, 2, 1), (2, 2, 1), "SAME") / 4
 
 
 def _doubled(x, shape):
     """Each pixel four times, cut to ``shape``'s height and width; x itself where it has them."""
-    if x.shape[1:] == shape[1:]:
+    if x.shape[:2] == shape[:2]:
         return x
-    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)[:, : shape[1], : shape[2]]
+    return jnp.repeat(jnp.repeat(x, 2, axis=0), 2, axis=1)[: shape[0], : shape[1]]
 
 
 def _affine(out: str, x: str, prefix: str) -> dict:

@@ -96,14 +96,14 @@ class Config:
         return next((what for what, holds in checks.items() if not holds), None)
 
 
-def channels_last(x, kernel, strides=(1, 1), padding=((1, 1), (1, 1)), dilation=(1, 1), groups: int = 1):
-    """The convolution of x (n, channels, h, w) with a kernel (out, channels/groups, rows, columns), computed channels last.
+def channels_last(x, kernel, bias=None, strides=(1, 1), padding=((1, 1), (1, 1)), dilation=(1, 1), groups: int = 1):
+    """The convolution of x (n, h, w, channels) with a kernel (out, channels/groups, rows, columns), plus a bias.
 
-    XLA on a CPU runs any other order of axes by a plain loop where it is part of a ``while`` or a ``scan``, as in every
-    solver: many times slower.
+    XLA on a CPU runs any other order of the axes of x by a plain loop where it is part of a ``while`` or a ``scan``, as in
+    every solver: many times slower.
     """
     y = jax.lax.conv_general_dilated(
-        jnp.transpose(x, (0, 2, 3, 1)),
+        x,
         jnp.transpose(kernel, (2, 3, 1, 0)),
         strides,
         padding,
@@ -111,13 +111,13 @@ def channels_last(x, kernel, strides=(1, 1), padding=((1, 1), (1, 1)), dilation=
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )
-    return jnp.transpose(y, (0, 3, 1, 2))
+    return y if bias is None else y + _like(bias, y)
 
 
 def convolve(get: Get, name: str, x, out: int, *, size: int = 3, stride: int = 1, padding=(1, 1)):
-    """A convolution of x (channels, h, w) with its bias."""
-    kernel, bias = get(f"{name}.weight", (out, x.shape[0], size, size)), get(f"{name}.bias", (out,))
-    return channels_last(x[None], kernel, (stride, stride), (padding, padding))[0] + bias[:, None, None]
+    """A convolution of x (h, w, channels) with its bias."""
+    kernel, bias = get(f"{name}.weight", (out, x.shape[-1], size, size)), get(f"{name}.bias", (out,))
+    return channels_last(x[None], kernel, bias, (stride, stride), (padding, padding))[0]
 
 
 def linear(get: Get, name: str, x, out: int):
@@ -130,29 +130,27 @@ def _like(bias, x):
 
 
 def group_norm(get: Get, name: str, x, groups: int, eps: float):
-    """Zero mean and unit variance over each group of channels of x (channels, ...), then scale and shift by channel."""
-    channels = x.shape[0]
+    """Zero mean and unit variance over each group of channels of x (..., channels), then scale and shift by channel."""
+    channels = x.shape[-1]
     if channels % groups:
         raise FpjaxError(f"config.json asks for {groups} groups of {channels} channels, which do not divide evenly")
-    grouped = x.reshape(groups, -1)
-    mean = jnp.mean(grouped, axis=1, keepdims=True)
-    spread = jnp.mean((grouped - mean) ** 2, axis=1, keepdims=True)
+    grouped = x.reshape(-1, groups, channels // groups)
+    mean = jnp.mean(grouped, axis=(0, 2), keepdims=True)
+    spread = jnp.mean((grouped - mean) ** 2, axis=(0, 2), keepdims=True)
     normal = ((grouped - mean) * jax.lax.rsqrt(spread + eps)).reshape(x.shape)
-    per_channel = (channels,) + (1,) * (x.ndim - 1)
-    return normal * get(f"{name}.weight", (channels,)).reshape(per_channel) + get(f"{name}.bias", (channels,)).reshape(
-        per_channel
-    )
+    weight, bias = get(f"{name}.weight", (channels,)), get(f"{name}.bias", (channels,))
+    return normal * _like(weight, x) + _like(bias, x)
 
 
 def halve(x):
-    """Means over 2×2 squares."""
-    c, h, w = x.shape
-    return x.reshape(c, h // 2, 2, w // 2, 2).mean(axis=(2, 4))
+    """Means over 2×2 squares of x (h, w, channels)."""
+    h, w, c = x.shape
+    return x.reshape(h // 2, 2, w // 2, 2, c).mean(axis=(1, 3))
 
 
 def double(x):
-    """Every value four times, in a 2×2 square."""
-    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+    """Every value of x (h, w, channels) four times, in a 2×2 square."""
+    return jnp.repeat(jnp.repeat(x, 2, axis=0), 2, axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,23 +179,23 @@ class Network:
         h = convolve(self.get, f"{name}.conv1", h, out)
         e = linear(self.get, f"{name}.time_emb_proj", self.act(self.embedding), 2 * out if shifted else out)
         if shifted:
-            factor, shift = e[:out, None, None], e[out:, None, None]
-            h = self.norm(f"{name}.norm2", h) * (1 + factor) + shift
+            factor, shift = e[:out], e[out:]
+            h = self.norm(f"{name}.norm2", h) * _like(1 + factor, h) + _like(shift, h)
         else:
-            h = self.norm(f"{name}.norm2", h + e[:, None, None])
+            h = self.norm(f"{name}.norm2", h + _like(e, h))
         h = convolve(self.get, f"{name}.conv2", self.act(h), out)
-        if x.shape[0] != out:
+        if x.shape[-1] != out:
             x = convolve(self.get, f"{name}.conv_shortcut", x, out, size=1, padding=(0, 0))
         return (x + h) / scale
 
     def attention(self, name: str, x, *, groups: int | None, scale: float = 1.0):
         """Self-attention over all pixels, and a way around it."""
-        c, h, w = x.shape
+        h, w, c = x.shape
         size = self.config.attention_head_dim or c
         heads = c // size
         inner = heads * size
         normal = x if groups is None else group_norm(self.get, f"{name}.group_norm", x, groups, self.config.norm_eps)
-        pixels = normal.reshape(c, h * w).T
+        pixels = normal.reshape(h * w, c)
 
         def project(which: str):
             return linear(self.get, f"{name}.{which}", pixels, inner).reshape(h * w, heads, size).transpose(1, 0, 2)
@@ -205,7 +203,7 @@ class Network:
         query, key, value = project("to_q"), project("to_k"), project("to_v")
         weights = jax.nn.softmax(query @ key.transpose(0, 2, 1) / math.sqrt(size), axis=-1)
         mixed = (weights @ value).transpose(1, 0, 2).reshape(h * w, inner)
-        out = linear(self.get, f"{name}.to_out.0", mixed, c).T.reshape(c, h, w)
+        out = linear(self.get, f"{name}.to_out.0", mixed, c).reshape(h, w, c)
         return (out + x) / scale
 
     def down(self, name: str, kind: str, x, out: int, last: bool):
@@ -232,16 +230,16 @@ class Network:
         if groups is None and c.resnet_time_scale_shift == "default":
             groups = c.norm_num_groups
         scale = c.mid_block_scale_factor
-        x = self.resnet("mid_block.resnets.0", x, x.shape[0], scale=scale)
+        x = self.resnet("mid_block.resnets.0", x, x.shape[-1], scale=scale)
         if c.add_attention:
             x = self.attention("mid_block.attentions.0", x, groups=groups, scale=scale)
-        return self.resnet("mid_block.resnets.1", x, x.shape[0], scale=scale)
+        return self.resnet("mid_block.resnets.1", x, x.shape[-1], scale=scale)
 
     def up(self, name: str, kind: str, x, kept: list, out: int, last: bool):
         """A block upwards; takes its states from the end of ``kept``."""
         c = self.config
         for i in range(c.layers_per_block + 1):
-            x = self.resnet(f"{name}.resnets.{i}", jnp.concatenate([x, kept.pop()]), out)
+            x = self.resnet(f"{name}.resnets.{i}", jnp.concatenate([x, kept.pop()], axis=-1), out)
             if UP[kind] == "attention":
                 x = self.attention(f"{name}.attentions.{i}", x, groups=c.norm_num_groups)
         if last:
@@ -281,7 +279,7 @@ def network(get: Get, config: Config, x, t, label=None):
     net = Network(get, config, embedding)
     if config.center_input_sample:
         x = 2 * x - 1
-    x = convolve(get, "conv_in", x, channels[0])
+    x = convolve(get, "conv_in", jnp.moveaxis(x, 0, -1), channels[0])  # (h, w, channels) from here to the end
     kept, last = [x], len(channels) - 1
     for i, kind in enumerate(config.down_block_types):
         x, more = net.down(f"down_blocks.{i}", kind, x, channels[i], i == last)
@@ -291,6 +289,7 @@ def network(get: Get, config: Config, x, t, label=None):
     for i, kind in enumerate(config.up_block_types):
         x = net.up(f"up_blocks.{i}", kind, x, kept, channels[last - i], i == last)
     x = convolve(get, "conv_out", jax.nn.silu(net.norm("conv_norm_out", x)), config.out_channels)
+    x = jnp.moveaxis(x, -1, 0)
     return x / t if config.time_embedding_type == "fourier" else x
 
 
