@@ -158,7 +158,7 @@ def environment():
         wide = ((0, 0), (above, below), (left, right), (0, 0))
         return _first(jnp.pad(_last(x), wide, constant_values=value or 0))
 
-    def nearest(x, output_size, scale_factors=None, *_):
+    def nearest(x, output_size, scale_factors=(), *_):
         size = output_size or [int(n * s) for n, s in zip(x.shape[2:], scale_factors, strict=True)]
         x = _last(x)
         for axis, n in zip((1, 2), size, strict=True):
