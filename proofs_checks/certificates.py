@@ -178,24 +178,30 @@ def guided_prior() -> list[dict]:
     return [{**MIXTURE[0], "guidance": "prior"}]
 
 
-def tree_layers(image) -> list[dict]:
-    """The posterior mean of a latent tree over an image (rows, columns)."""
-    names = {"levels": [f"level.{i}" for i in range(len(merges(*image)) - 1)]} | {k: k for k in TREE}
+def tree_layers(image, window=0) -> list[dict]:
+    """The posterior mean of a latent tree over an image (rows, columns), or of one over every window."""
+    levels = 2 * (window.bit_length() - 1) if window else len(merges(*image)) - 1
+    names = {"levels": [f"level.{i}" for i in range(levels)]} | {k: k for k in TREE}
     return [{"op": "tree", "out": "D", "in": "y", "image": [*image], **names}]
 
 
-def tree_tensors(rng, image, states=3, gaussians=2, classes=0, alike=False) -> dict[str, np.ndarray]:
-    """A random latent tree; ``alike``: the first merge has the same weights everywhere."""
-    tensors = {
+def tree_tensors(rng, image, states=3, gaussians=2, classes=0, alike=False, window=0) -> dict[str, np.ndarray]:
+    """A random latent tree, or one of windows; ``alike``: the first merge has the same weights everywhere."""
+    size = (window, window) if window else image
+    places = list(zip(sizes(*size), merges(*size), strict=True))
+    places = [
+        ((2, 1) if axis == 0 else (1, 2)) if window or (alike and not i) else n for i, (n, axis) in enumerate(places)
+    ]
+    tensors, inner = {}, gaussians
+    for i, place in enumerate([*places, *([(1, 1)] if window else [])]):
+        outer = states + i if window else states
+        tensors["leaf" if i == 0 else f"level.{i - 1}"] = f32(rng.uniform(0.01, 1.0, (*place, outer, inner)) ** 3)
+        inner = outer
+    return tensors | {
         "means": f32(rng.standard_normal(gaussians)),
         "variances": f32(rng.uniform(0.01, 0.5, gaussians)),
-        "root": f32(rng.standard_normal((classes + 1, states))),
+        "root": f32(rng.standard_normal((classes + 1, inner))),
     }
-    for i, (regions, axis) in enumerate(zip(sizes(*image), merges(*image), strict=True)):
-        name, inner = ("leaf", gaussians) if i == 0 else (f"level.{i - 1}", states)
-        place = ((2, 1) if axis == 0 else (1, 2)) if alike and i == 0 else regions
-        tensors[name] = f32(rng.uniform(0.01, 1.0, (*place, states, inner)) ** 3)
-    return tensors
 
 
 def plain_layers(blocks=2) -> list[dict]:

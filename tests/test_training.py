@@ -14,11 +14,11 @@ import pytest
 import fpjax
 from fpjax import data
 from fpjax.evidence import FpjaxError
-from fpjax.models import checkpoints, recipes, starts, store, training, tree
+from fpjax.models import checkpoints, priors, recipes, starts, store, training, tree
 
-SMALL = recipes.Recipe(
-    "prior-sum", "digits", (("per_class", 1), ("rank", 4), ("states", 3), ("gaussians", 4), ("alike", 2)), 8, batch=16
-)
+TREE = (("states", 3), ("gaussians", 4), ("alike", 2))
+WINDOWS = (("states", 3), ("gaussians", 4), ("window", 2))
+SMALL = recipes.Recipe("prior-sum", "digits", (("trees", (TREE, WINDOWS)), ("per_class", 1), ("rank", 4)), 8, batch=16)
 
 
 @pytest.fixture(autouse=True)
@@ -83,10 +83,12 @@ def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(tmp_path):
             checkpoints.read(file, SMALL.to_json(), carry)
 
 
-@pytest.mark.parametrize("kind", ["latent-tree", pytest.param("prior-sum", marks=pytest.mark.long)])
-def test_a_learned_prior_survives_the_disk_and_is_monotone(kind, tmp_path):
-    options = SMALL.options if kind == "prior-sum" else SMALL.options[2:]
-    recipe = dataclasses.replace(SMALL, kind=kind, options=options)
+KINDS = {"tree": ("latent-tree", TREE), "windows": ("latent-tree", WINDOWS), "sum": ("prior-sum", SMALL.options)}
+
+
+@pytest.mark.parametrize("name", ["tree", pytest.param("windows", marks=pytest.mark.long), "sum"])
+def test_a_learned_prior_survives_the_disk_and_is_monotone(name, tmp_path):
+    recipe = dataclasses.replace(SMALL, kind=KINDS[name][0], options=KINDS[name][1])
     run = training.train(recipe)
     path = store.save(tmp_path, recipes.card("small", recipe, run), store.tensors_of(run.model))
     den = store.load(path)
@@ -103,6 +105,31 @@ def test_a_learned_prior_survives_the_disk_and_is_monotone(kind, tmp_path):
     assert np.abs(j - j.T).max() < 1e-13
     assert np.linalg.eigvalsh((j + j.T) / 2).min() > 0
     assert certificate.verify().questions["uniqueness"] == "CERTIFIED"
+
+
+def test_a_gradient_in_chunks_is_that_of_the_batch():
+    runs = [training.train(dataclasses.replace(SMALL, updates=2, chunk=chunk)) for chunk in (0, 4)]
+    for name, value in store.tensors_of(runs[0].model).items():
+        np.testing.assert_allclose(store.tensors_of(runs[1].model)[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_windows_take_images_of_any_size():
+    """A tree of windows moves with the image, and far from the border knows nothing of the image's size."""
+    recipe = dataclasses.replace(SMALL, kind="latent-tree", options=WINDOWS)
+    model = recipes.build(recipe)
+    params, rng = model.prior(), np.random.default_rng(0)
+    params["root"] = np.where(np.eye(11, 10, dtype=bool), 0, -1e4).astype(np.float32)  # else all windows are one vote
+    den = fpjax.Denoiser(params, tree.denoise, (8, 8), "x0", conditions=tuple("0123456789"))
+    y = rng.normal(size=(17, 20)).astype(np.float32)
+    wide, part = (priors.at_size(den, *size) for size in ((17, 20), (11, 13)))
+    whole = np.asarray(wide(y, 0.4, 3))
+    moved = np.asarray(part(y[3:14, 5:18], 0.4, 3))
+    assert whole.shape == (17, 20)
+    assert np.abs(whole[5:12, 7:16] - moved[2:9, 2:11]).max() < 1e-5
+    with pytest.raises(FpjaxError, match="at least one pixel"):
+        priors.at_size(den, 0, 4)
+    with pytest.raises(FpjaxError, match="knows the size"):
+        priors.at_size(fpjax.load("digits-tree"), 16, 16)
 
 
 def test_the_start_of_a_tree_counts_meetings():

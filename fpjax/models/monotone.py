@@ -69,16 +69,27 @@ class LatentTree(nnx.Module):
       images, labels: training data (n, h, w), (n,); the start is k-means in every region, and how often the clusters of
         a region meet those of the region that it is merged into.
       conditions: how many classes, or 0. states: of each region. gaussians: that the pixels share.
-      alike: after how many of the first merges regions are alike everywhere.
+      alike: in how many of the first merges regions are alike everywhere; not used with windows.
+      window: the side, a power of 2, of the windows each of which is such a tree; 0 for one tree of the whole image.
       seed: of the k-means.
     """
 
     def __init__(
-        self, images, labels, conditions: int, *, states: int = 16, gaussians: int = 12, alike: int = 0, seed: int = 0
+        self,
+        images,
+        labels,
+        conditions: int,
+        *,
+        states: int = 16,
+        gaussians: int = 12,
+        alike: int = 0,
+        window: int = 0,
+        seed: int = 0,
     ):
         self.image = tuple(np.shape(images)[1:])
         self.conditional = conditions > 0
-        start = starts.tree(np.asarray(images), np.asarray(labels), max(1, conditions), states, gaussians, alike, seed)
+        data = (np.asarray(images), np.asarray(labels), max(1, conditions))
+        start = starts.tree(*data, states, gaussians, alike, seed, window)
         self.means = nnx.Param(jnp.asarray(start["means"], jnp.float32))
         self.log_variances = nnx.Param(jnp.log(jnp.asarray(start["variances"], jnp.float32)))
         self.leaf = nnx.Param(jnp.log(jnp.asarray(start["leaf"], jnp.float32)))

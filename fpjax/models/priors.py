@@ -66,6 +66,25 @@ def guided(den: Denoiser, weight: float) -> Denoiser:
     return dataclasses.replace(den, params=den.params | parts, name=f"{den.name} guided {weight:g}")
 
 
+def at_size(den: Denoiser, height: int, width: int) -> Denoiser:
+    """The same denoiser for images of another size: one whose trees are all of windows, which do not know where they are.
+
+    Args:
+      den: a latent tree of windows, or a sum of such. height, width: in pixels, at least 1.
+
+    Raises:
+      FpjaxError: for a denoiser any part of which knows the size of its images, or a size below 1.
+    """
+    parts = den.params["parts"] if den.fn is denoise else [den.params] if den.fn is tree.denoise else [{}]
+    if not all("leaf" in part and tree.window((part["leaf"], *part["levels"])) for part in parts):
+        raise FpjaxError(
+            f"{den.name} knows the size of its images; only latent trees of windows take images of any size"
+        )
+    if min(height, width) < 1:
+        raise FpjaxError(f"an image has at least one pixel on each side, got {height}×{width}")
+    return dataclasses.replace(den, shape=(height, width), name=f"{den.name} at {height}×{width}")
+
+
 def through(values):
     """The weights (parts, n) and biases (parts,) of log shares that take values (parts, n) at the knots and are flat beyond."""
     slopes = np.diff(np.asarray(values)) / np.diff(KNOTS)
@@ -133,13 +152,7 @@ def _wanted(kind: str, named: dict, shape: tuple[int, ...], rows: int) -> dict[s
     if kind == "latent-tree":
         if len(shape) != 2:
             raise FpjaxError(f"a latent tree takes images (height, width), not {shape}")
-        k, j = free("root", 1), free("means", 0)
-        wanted: dict[str, tuple[int, ...]] = {"means": (j,), "variances": (j,), "root": (rows, k)}
-        for i, (regions, axis) in enumerate(zip(tree.sizes(*shape), tree.merges(*shape), strict=True)):
-            name, inner = ("leaf", j) if i == 0 else (f"level.{i - 1}", k)
-            alike = (2, 1) if axis == 0 else (1, 2)
-            wanted[name] = (*(alike if (free(name, 0), free(name, 1)) == alike else regions), k, inner)
-        return wanted
+        return _tree_wanted(named, shape, rows)
     n, count = free("ones", 0), _count(named, "part")
     wanted = {"ones": (n, 1), "minus_knots": (n,), "weight": (count, n), "bias": (count,)}
     for i in range(count):
@@ -147,3 +160,21 @@ def _wanted(kind: str, named: dict, shape: tuple[int, ...], rows: int) -> dict[s
         inner = _wanted("latent-tree" if "leaf" in mine else "learned-mixture", mine, shape, rows)
         wanted |= {f"part.{i}.{name}": value for name, value in inner.items()} | {f"pick.{i}": (1, count)}
     return wanted
+
+
+def _tree_wanted(named: dict, shape: tuple[int, ...], rows: int) -> dict[str, tuple[int, ...]]:
+    """The names and shapes that a latent tree needs: how many states a table leads to is free."""
+    have = {name: (*value.shape, 0, 0, 0)[:3] for name, value in named.items()}
+    names = ["leaf", *(f"level.{i}" for i in range(_count(named, "level")))]
+    side = tree.window([named[name] for name in names if name in named])
+    size, inner = (side, side) if side else shape, have.get("means", (0,))[0]
+    wanted: dict[str, tuple[int, ...]] = {"means": (inner,), "variances": (inner,)}
+    for i, (regions, axis) in enumerate(zip(tree.sizes(*size), tree.merges(*size), strict=True)):
+        name, alike = "leaf" if i == 0 else f"level.{i - 1}", (2, 1) if axis == 0 else (1, 2)
+        place = alike if side or have.get(name, ())[:2] == alike else regions
+        wanted[name] = (*place, have.get(name, (0, 0, 0))[2], inner)
+        inner = wanted[name][2]
+    if side:
+        wanted[names[-1]] = (1, 1, have[names[-1]][2], inner)
+        inner = have[names[-1]][2]
+    return wanted | {"root": (rows, inner)}

@@ -26,8 +26,9 @@ class Recipe:
 
     Attributes:
       kind: "learned-mixture", "latent-tree", "prior-sum", "edm-network" or "unet". dataset: a name of :mod:`fpjax.data`.
-      options: arguments of the architecture; of "prior-sum", the arguments of its mixture and of its tree.
+      options: arguments of the architecture; of "prior-sum", those of its mixture, and of its "trees".
       updates, batch, learning_rate, weight_decay: of AdamW with a cosine schedule and up to 200 updates of warm-up.
+      chunk: images whose gradient is computed at once on one device, 0 for all of a batch: as many as its cache takes.
       ema: decay of the running average of the parameters, which is what is kept.
       seed: of everything.
     """
@@ -40,6 +41,7 @@ class Recipe:
     learning_rate: float = 2e-3
     weight_decay: float = 0.0
     ema: float = 0.999
+    chunk: int = 0
     seed: int = 0
 
     def to_json(self) -> dict[str, Any]:
@@ -47,7 +49,9 @@ class Recipe:
         return dataclasses.asdict(self) | {"options": dict(self.options)}
 
 
-TREE = (("states", 64), ("gaussians", 24), ("alike", 4))
+TREE = (("states", 60), ("gaussians", 24), ("alike", 4))
+FOREST = (("states", 64), ("gaussians", 24), ("window", 8))
+SUM = (("trees", (TREE, FOREST)), ("per_class", 2), ("rank", 9))
 RECIPES = {
     "digits-monotone": Recipe(
         "learned-mixture", "digits", (("per_class", 2), ("rank", 22)), updates=2000, learning_rate=1e-3
@@ -62,11 +66,9 @@ RECIPES = {
     "digits-tree": Recipe(
         "latent-tree", "digits", (("states", 16), ("gaussians", 12), ("alike", 0)), 500, learning_rate=3e-2, ema=0.99
     ),
-    "mnist-monotone": Recipe("prior-sum", "mnist", (*TREE, ("per_class", 2), ("rank", 9)), 1500, 64, 1e-2, ema=0.99),
+    "mnist-monotone": Recipe("prior-sum", "mnist", SUM, 400, 64, 1e-2, ema=0.98, chunk=1),
     "mnist-plain": Recipe("unet", "mnist", (("widths", (32, 64, 72)),), 1000, 64, ema=0.99),
-    "fashion-monotone": Recipe(
-        "prior-sum", "fashion", (*TREE, ("per_class", 2), ("rank", 9)), 1500, 64, 1e-2, ema=0.99
-    ),
+    "fashion-monotone": Recipe("prior-sum", "fashion", SUM, 400, 64, 1e-2, ema=0.98, chunk=1),
     "fashion-plain": Recipe("unet", "fashion", (("widths", (32, 64, 72)),), 1000, 64, ema=0.99),
     "photos-monotone": Recipe(
         "learned-mixture", "photos", (("per_class", 40), ("rank", 16)), 3000, 128, 1e-3, ema=0.99
@@ -95,14 +97,13 @@ def build(r: Recipe) -> nnx.Module:
     split = data.load(r.dataset)
     shape, conditions, options = split.train.shape[1:], len(split.names), dict(r.options)
     start = (split.train[:10_000], split.train_labels[:10_000], conditions)
-    trees = {k: options.pop(k) for k in ("states", "gaussians", "alike") if k in options}
     if r.kind == "learned-mixture":
         return LearnedMixture(*start, seed=r.seed, **options)
     if r.kind == "latent-tree":
-        return LatentTree(*start, seed=r.seed, **trees)
+        return LatentTree(*start, seed=r.seed, **options)
     if r.kind == "prior-sum":
-        parts = [LearnedMixture(*start, seed=r.seed, **options), LatentTree(*start, seed=r.seed, **trees)]
-        return PriorSum(parts, *start[:2])
+        trees = [LatentTree(*start, seed=r.seed, **dict(tree)) for tree in options.pop("trees")]
+        return PriorSum([LearnedMixture(*start, seed=r.seed, **options), *trees], *start[:2])
     if r.kind == "unet":
         return UNet(shape, conditions, rngs=nnx.Rngs(r.seed), **options)
     return EDMNetwork(split.train[0].size, conditions, rngs=nnx.Rngs(r.seed), **options)

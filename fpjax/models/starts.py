@@ -8,6 +8,7 @@ from sklearn.cluster import KMeans
 from fpjax.models.tree import merges
 
 SAMPLE = 20_000  # pixels that the Gaussians of a tree start from
+WINDOWED = 400  # images whose windows a tree of windows starts from
 LEAST = 1e-5  # variance of such a Gaussian: a step of 8 bits has 5e-6
 
 
@@ -37,24 +38,49 @@ def mixture(points, labels, conditions, per_class, rank, seed) -> dict[str, np.n
     return {name: np.stack(v) for name, v in columns.items()} | {"logits": np.stack(logits, axis=1)}
 
 
-def tree(images, labels, conditions, states, gaussians, alike, seed) -> dict:
+def tree(images, labels, conditions, states, gaussians, alike, seed, window: int = 0) -> dict:
     """k-means of the pixels' values and of every region; the weights are how often a cluster meets the cluster of the
-    region that it is merged into, plus a little. In the first ``alike`` merges, regions everywhere share their clusters."""
+    region that it is merged into, plus a little. In the first ``alike`` merges, regions everywhere share their clusters.
+
+    With a window, this is done for all windows of that side of some images, and the state that they go to is the class.
+    """
     rng = np.random.default_rng(seed)
     start = _kmeans(rng.choice(images.reshape(-1, 1), SAMPLE), gaussians, seed)
     means = start.cluster_centers_[:, 0]
     inner = np.asarray(start.predict(images.reshape(-1, 1))).reshape(images.shape)
     away = [images[inner == j] - mean for j, mean in enumerate(means)]
     variances = [max(float(np.mean(v**2)), LEAST) if v.size else LEAST for v in away]
-    blocks, tables, count = images[..., None], [], gaussians
+    if window:
+        some = rng.permutation(len(images))[:WINDOWED]
+        cut, labels = _windows(inner[some], window), labels[some]
+        tables, top = _climb(_windows(images[some], window), cut, len(means), states, len(cut), rng)
+        over = labels.repeat(len(cut) // len(some))
+        tables.append(_meetings(over, top.ravel(), conditions, states)[None, None])
+        top, last = labels, conditions
+    else:
+        tables, top = _climb(images, inner, len(means), states, alike, rng)
+        last = states
+    root = np.log(_meetings(labels, top.ravel(), conditions, last))
+    return {"means": means, "variances": np.asarray(variances), "leaf": tables[0], "levels": tables[1:], "root": root}
+
+
+def _windows(images, side: int):
+    """All windows (n·a·b, side, side) of images (n, h, w); pixels beyond the border repeat it."""
+    padded = np.pad(images, ((0, 0), (side - 1, side - 1), (side - 1, side - 1)), mode="edge")
+    return np.lib.stride_tricks.sliding_window_view(padded, (side, side), axis=(1, 2)).reshape(-1, side, side)
+
+
+def _climb(images, inner, count: int, states, alike: int, rng):
+    """The tables of all merges of images whose pixels have the clusters ``inner`` (n, h, w), ``count`` of them, and the
+    clusters of the last region."""
+    tables, blocks = [], images[..., None]
     for m, axis in enumerate(merges(*images.shape[1:])):
         blocks = _merged(blocks, axis)
         outer = _clusters(blocks, states, m < alike, rng)
         over = outer.repeat(2, axis=axis + 1)[:, : inner.shape[1], : inner.shape[2]]  # the new region of each old one
         tables.append(_tables(over, inner, states, count, axis if m < alike else None))
         inner, count = outer, states
-    root = np.log(_meetings(labels, inner.ravel(), conditions, states))
-    return {"means": means, "variances": np.asarray(variances), "leaf": tables[0], "levels": tables[1:], "root": root}
+    return tables, inner
 
 
 def _kmeans(points, clusters: int, seed: int) -> KMeans:

@@ -160,17 +160,27 @@ def _update(graph, optimiser, null, r: Recipe, arrays, carry, step):
     noise = jax.random.normal(k[2], (r.batch, *images.shape[1:]))
     drop = jax.random.uniform(k[3], (r.batch,)) < DROPOUT
     c = jnp.where(drop, null, labels[rows])
-    batch = [shared(x) for x in (images[rows], c, sigmas, noise)]
-
-    def objective(state):
-        return loss(nnx.merge(graph, state), *batch)
-
-    value, gradient = jax.value_and_grad(objective)(state)
+    value, gradient = _gradient(graph, r, state, (images[rows], c, sigmas, noise))
     updates, moments = optimiser.update(gradient, moments, state)
     state = optax.apply_updates(state, updates)
     decay = jnp.minimum(r.ema, (1.0 + step) / (10.0 + step))
     average = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, average, state)
     return (state, average, moments), value
+
+
+def _gradient(graph, r: Recipe, state, batch):
+    """The objective and its gradient: of all images at once, or, on one device, ``r.chunk`` after ``r.chunk`` added up."""
+    evaluated = jax.value_and_grad(lambda state, *batch: loss(nnx.merge(graph, state), *batch))
+    if not r.chunk or len(jax.devices()) > 1:
+        return evaluated(state, *(shared(x) for x in batch))
+    count = r.batch // r.chunk
+
+    def add(total, part):
+        return jax.tree.map(jnp.add, total, evaluated(state, *part)), None
+
+    parts = [x.reshape(count, r.chunk, *x.shape[1:]) for x in batch]
+    total, _ = jax.lax.scan(add, (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state)), parts)
+    return jax.tree.map(lambda x: x / count, total)
 
 
 def shared(batch):

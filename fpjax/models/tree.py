@@ -18,6 +18,16 @@ and the gradient r_ij of log p in a_j(y_i) is the posterior probability of Gauss
 a convex quadratic as soon as variance_j >= 0. Every step up takes log sum_j w_j exp(·) of such functions with w_j >= 0, or
 adds them, which keeps convexity, and each pixel enters a region once, so the quadratics of its pixels can be carried along.
 That the weights sum to 1 is needed for a prior, not for this. As J = Cov(x0 | y)/s² (E3), it is symmetric too.
+
+**Windows.** Instead of cutting the image into fixed regions, a tree of every window of n×n pixels that meets the image may be
+built, from tables that all windows share; a window beyond the border lacks those pixels (a = 0). A last table goes from a
+window's states to those of the root, and what the windows say is added up, each pixel counted once:
+
+    x_k       = 1/n² · sum_v log sum_j table_kj exp(x_vj)      (windows v, state k of the root).
+
+With 1/n² of its square in each of its n² windows the proof is as before: D is the gradient of a convex function. It is no
+posterior mean, as windows that overlap know the same pixels. Nothing in it depends on where a pixel is, so it moves with the
+image (translation-equivariant) and takes images of any size.
 """
 
 import jax
@@ -44,6 +54,20 @@ def sizes(height: int, width: int) -> list[tuple[int, int]]:
     return found
 
 
+def window(tables) -> int:
+    """The side n of the windows of a tree with these tables, the leaf's and the levels'; 0 for a tree of fixed regions.
+
+    A tree of windows has a table for each merge of n×n pixels and one more, the same everywhere: (1, 1, K', K).
+    """
+    alike = len(tables) > 2 and tuple(tables[-1].shape[:2]) == (1, 1)
+    return 2 ** (len(tables) // 2) if alike else 0
+
+
+def _halves(axis: int, first: slice, second: slice) -> list:
+    """Two slices along rows (axis 0) or columns (1)."""
+    return [part if axis == 0 else (slice(None), part) for part in (first, second)]
+
+
 def _mix(weights, x):
     """log sum_j weights_kj exp(x_j) for x (h, w, J) and weights (h, w, K, J), or (1, 1, K, J) everywhere, > 0."""
     top = jax.lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True))
@@ -53,16 +77,33 @@ def _mix(weights, x):
     return top + jnp.log(jnp.einsum(rule, weights, raised))
 
 
-def _log_density(a, params, condition):
-    """log p from the log-likelihoods a (h, w, J) of the Gaussians at each pixel."""
-    x = a
-    for weights, axis in zip((params["leaf"], *params["levels"]), merges(*a.shape[:2]), strict=True):
-        first, second = (slice(None, None, 2), slice(1, None, 2))
-        if axis == 1:
-            first, second = (slice(None), first), (slice(None), second)
-        left, right = (_mix(weights[part], x[part]) for part in (first, second))
+def _merged(x, tables):
+    """The last region's values (1, 1, K) from those of the pixels (h, w, J)."""
+    for weights, axis in zip(tables, merges(*x.shape[:2]), strict=True):
+        halves = _halves(axis, slice(None, None, 2), slice(1, None, 2))
+        left, right = (_mix(weights[part], x[part]) for part in halves)
         odd = left.shape[axis] - right.shape[axis]  # the last region of an odd number stays alone
         x = left + jnp.pad(right, [(0, odd * int(i == axis)) for i in range(3)])
+    return x
+
+
+def _slid(x, tables, n: int):
+    """What all windows of n×n pixels say of the root's states, (1, 1, K), from the values of the pixels (h, w, J)."""
+    x, gaps = jnp.pad(x, ((n - 1, n - 1), (n - 1, n - 1), (0, 0))), [1, 1]
+    for weights, axis in zip(tables[:-1], merges(n, n), strict=True):
+        of_x = _halves(axis, slice(None, -gaps[axis]), slice(gaps[axis], None))
+        of_weights = _halves(axis, slice(0, 1), slice(1, 2))
+        first, second = (_mix(weights[a], x[b]) for a, b in zip(of_weights, of_x, strict=True))
+        x = first + second
+        gaps[axis] *= 2
+    return jnp.sum(_mix(tables[-1], x), axis=(0, 1), keepdims=True) / n**2
+
+
+def _log_density(a, params, condition):
+    """log p from the log-likelihoods a (h, w, J) of the Gaussians at each pixel."""
+    tables = (params["leaf"], *params["levels"])
+    n = window(tables)
+    x = _slid(a, tables, n) if n else _merged(a, tables)
     return jax.nn.logsumexp(params["root"][condition] + x.reshape(-1))
 
 
@@ -73,6 +114,7 @@ def denoise(params, y, sigma, condition):
       params: dict of means (J,), variances (J,) >= 0, leaf (a, b, K, J) > 0, levels, a list of (a, b, K, K) > 0, one for each
         merge but the first, and root (C + 1, K), logarithms, the last row being the one without a condition. (a, b) is
         the number of regions, as in :func:`sizes`, or (2, 1) or (1, 2) where all merges of two rows or two columns are alike.
+        A tree of windows has one level more, (1, 1, K', K) > 0, and root (C + 1, K') (:func:`window`).
       y: one point. sigma: scalar > 0. condition: int32 scalar, 0 to C.
     """
     means, variances = (params[name][None, None, :] for name in ("means", "variances"))

@@ -375,8 +375,16 @@ def tree_cases(folder):
         return case
 
     out, rng = [], np.random.default_rng(31)
-    for i, (image, alike) in enumerate((((1, 3), False), ((3, 2), True), ((2, 3), True), ((2, 2), False))):
-        layers, tensors = zoo.tree_layers(image), zoo.tree_tensors(rng, image, classes=1, alike=alike)
+    kinds = (
+        ((1, 3), False, 0),
+        ((3, 2), True, 0),
+        ((2, 3), True, 0),
+        ((2, 2), False, 0),
+        ((2, 3), False, 2),
+        ((3, 2), False, 4),
+    )
+    for i, (image, alike, n) in enumerate(kinds):
+        layers, tensors = zoo.tree_layers(image, n), zoo.tree_tensors(rng, image, classes=1, alike=alike, window=n)
         card = zoo.write(folder, f"tree-{i}", layers, tensors, image, 1)
         out.append((f"tree {image}", values(card, layers, tensors, image[0] * image[1])))
     layers, tensors = zoo.tree_layers((2, 2)), zoo.tree_tensors(rng, (2, 2), classes=1)
@@ -386,6 +394,8 @@ def tree_cases(folder):
         ("a weight is not positive", {}, {"leaf": zero}),
         ("a variance is negative", {}, {"variances": minus}),
         ("one tensor for each merge", {"levels": []}, {}),
+        ("and one more", {"levels": ["level.0", "last", "last"]}, {"last": np.ones((1, 1, 3, 3))}),
+        ("windows share", {"levels": ["level.0", "last"]}, {"last": np.ones((1, 1, 3, 3))}),
         ("of all regions, or of two alike", {}, {"leaf": tensors["leaf"][:, :1]}),
         ("of all regions, or of two alike", {}, {"leaf": tensors["leaf"][:1, :1]}),
         (

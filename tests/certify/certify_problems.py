@@ -81,8 +81,11 @@ def random_problem(rng, folder, family=None, d=None, guidance=None, gain=None) -
         tensors = zoo.patch_tensors(rng, d, size, classes)
     elif family == "tree":
         d = max(d, 2)
-        shape, alike = (1, d), bool(rng.integers(2))
-        layers, tensors = zoo.tree_layers(shape), zoo.tree_tensors(rng, shape, classes=classes, alike=alike)
+        shape, alike, n = (1, d), bool(rng.integers(2)), 2 * int(rng.integers(2))
+        layers, tensors = (
+            zoo.tree_layers(shape, n),
+            zoo.tree_tensors(rng, shape, classes=classes, alike=alike, window=n),
+        )
     elif family == "convex":
         fn = str(rng.choice(["softplus", "logcosh", "square"]))
         layers, tensors = zoo.convex_layers(fn), zoo.convex_tensors(rng, d, 4, classes)

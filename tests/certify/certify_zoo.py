@@ -201,36 +201,55 @@ def posterior_mean(t, op, y, s, condition, ar, w=1.0):
     return y + s * s * sum(pk * g for pk, g in zip(p, grads, strict=True))
 
 
+def tree_density(grid, height, width, tables):
+    """The states' densities of the last region, from those of the Gaussians at each place of a grid."""
+    while height * width > 1:
+        weights, down = tables[0], height > width
+        tables, above = tables[1:], {}
+        for (i, j), p in grid.items():
+            q = weights[i % weights.shape[0], j % weights.shape[1]] @ p
+            to = (i // 2, j) if down else (i, j // 2)
+            above[to] = above[to] * q if to in above else q
+        grid, height, width = above, (height + 1) // 2 if down else height, width if down else (width + 1) // 2
+    return grid[0, 0]
+
+
 def tree_mean(t, op, y, s, condition, ar, w=1.0):
-    """E[x_i | y] as Bayes says: the density with pixel i's Gaussians weighted by their means, over the density; no logarithms."""
+    """E[x_i | y] as Bayes says: the density with pixel i's Gaussians weighted by their means, over the density; no logarithms.
+
+    Of windows: the mean over a pixel's windows of what each says under each state of the root, weighted by the states'
+    probabilities, which are the geometric mean of what all windows give them, each pixel counted once."""
     (height, width), means, variances = op["image"], t[op["means"]], t[op["variances"]]
     root = t[op["root"]][condition]
     if "guidance" in op:
         root = t[op["root"]][-1] + w * (root - t[op["root"]][-1])
-    total = variances + s * s
-    densities = []
-    for v in y:
+    total, tables = variances + s * s, [t[name] for name in (op["leaf"], *op["levels"])]
+    densities = {}
+    for i, v in enumerate(y):
         log = -(ar.log(total) + (v - means) ** 2 / total) / 2
-        densities.append(ar.exp(log - max(log)))  # a factor that cancels
-
-    def density(marked):
-        grid = {divmod(i, width): p for i, p in enumerate(densities)}
-        if marked is not None:
-            inner = means + variances * (y[marked] - means) / total
-            grid[divmod(marked, width)] = densities[marked] * inner
-        h, k, names = height, width, [op["leaf"], *op["levels"]]
-        while h * k > 1:
-            weights, down = t[names.pop(0)], h > k
-            above = {}
-            for (i, j), p in grid.items():
-                q = weights[i % weights.shape[0], j % weights.shape[1]] @ p
-                to = (i // 2, j) if down else (i, j // 2)
-                above[to] = above[to] * q if to in above else q
-            grid, h, k = above, (h + 1) // 2 if down else h, k if down else (k + 1) // 2
-        return (ar.exp(root) * grid[0, 0]).sum()
-
-    whole = density(None)
-    return np.asarray([density(i) / whole for i in range(len(y))])
+        densities[divmod(i, width)] = ar.exp(log - max(log))  # a factor that cancels
+    inner = {at: densities[at] * (means + variances * (y[i] - means) / total) for i, at in enumerate(sorted(densities))}
+    if tables[-1].shape[:2] != (1, 1) or len(tables) < 3:
+        whole = ar.exp(root) * tree_density(densities, height, width, tables)
+        marked = [
+            ar.exp(root) * tree_density(densities | {at: inner[at]}, height, width, tables) for at in sorted(densities)
+        ]
+        return np.asarray([m.sum() / whole.sum() for m in marked])
+    n, absent = 2 ** (len(tables) // 2), ar.array(np.ones(len(means)))
+    logs, sums = root, dict.fromkeys(densities, 0)
+    for top in range(1 - n, height):
+        for left in range(1 - n, width):
+            places = [(i, j) for i in range(n) for j in range(n)]
+            grid = {(i, j): densities.get((top + i, left + j), absent) for i, j in places}
+            says = lambda g: tables[-1][0, 0] @ tree_density(g, n, n, tables[:-1])  # noqa: E731
+            alone = says(grid)
+            logs = logs + ar.log(alone) / n**2
+            for i, j in places:
+                at = (top + i, left + j)
+                if at in inner:
+                    sums[at] = sums[at] + says(grid | {(i, j): inner[at]}) / alone / n**2
+    states = ar.exp(logs - max(logs))
+    return np.asarray([(states * sums[at]).sum() / states.sum() for at in sorted(densities)])
 
 
 def denoise(layers, tensors, y, sigma, condition=0, guidance=1.0, classes=0, ar=Floats):

@@ -13,18 +13,22 @@ import fpjax.certify.check as kernel
 from fpjax.models import priors, tree
 
 IMAGES = ((1, 2), (2, 1), (2, 2), (2, 3), (3, 5))
+WINDOWS = [(*image, False, 2) for image in IMAGES] + [(1, 1, False, 2), (1, 2, False, 4), (3, 2, False, 4)]
 
 
-def problem(image, alike, seed=0):
+def problem(image, alike, window=0, seed=0):
     rng = np.random.default_rng(seed)
-    tensors = zoo.tree_tensors(rng, image, classes=2, alike=alike)
-    return zoo.tree_layers(image), tensors, rng.standard_normal(image[0] * image[1]).round(3)
+    tensors = zoo.tree_tensors(rng, image, classes=2, alike=alike, window=window)
+    return zoo.tree_layers(image, window), tensors, rng.standard_normal(image[0] * image[1]).round(3)
 
 
-@pytest.mark.parametrize("alike", [False, True])
-@pytest.mark.parametrize("image", IMAGES)
-def test_three_ways_agree(image, alike, tmp_path):
-    layers, tensors, y = problem(image, alike)
+@pytest.mark.parametrize(
+    ("rows", "columns", "alike", "window"),
+    [(*image, alike, 0) for image in IMAGES for alike in (False, True)] + WINDOWS,
+)
+def test_three_ways_agree(rows, columns, alike, window, tmp_path):
+    image = (rows, columns)
+    layers, tensors, y = problem(image, alike, window)
     model = kernel.Model(zoo.write(tmp_path, "m", layers, tensors, image, 2))
     params = priors.of_tensors("latent-tree", {k: np.asarray(v) for k, v in tensors.items()}, image, 3)
     for condition, sigma in ((0, 0.05), (1, 0.7), (2, 20.0)):
@@ -40,6 +44,39 @@ def test_three_ways_agree(image, alike, tmp_path):
                 assert float(ball.rad()) < 1e-30
         ours = tree.denoise(params, jnp.asarray(y).reshape(image), sigma, condition).ravel()
         assert np.abs(np.asarray(ours) - np.asarray(truth, float)).max() <= 1e-12 * (1 + sigma)
+
+
+@pytest.mark.parametrize("window", [2, 4])
+def test_windows_are_monotone(window):
+    """Symmetric and positive definite, though no covariance."""
+    image, sigma = (5, 6), 0.4
+    _, tensors, _ = problem(image, False, window, seed=3)
+    params = priors.of_tensors("latent-tree", {k: np.asarray(v) for k, v in tensors.items()}, image, 3)
+    y = jnp.asarray(np.random.default_rng(0).standard_normal(image))
+    f = lambda v: tree.denoise(params, v.reshape(image), sigma, 1).ravel()  # noqa: E731
+    j = np.asarray(jax.jacfwd(f)(y.ravel()))
+    assert np.abs(j - j.T).max() <= 1e-14
+    assert np.linalg.eigvalsh(j).min() > 0
+
+
+def test_windows_move_with_the_image():
+    """What lies as far as a window away from a cut does not feel it, for a root of one state; fixed regions feel it."""
+    sigma, rng, far = 0.4, np.random.default_rng(1), []
+    y = jnp.asarray(rng.standard_normal((12, 12)))
+    tensors = zoo.tree_tensors(rng, (12, 12), window=4)
+    last = "level.3"
+    tensors |= {last: tensors[last][:, :, :1], "root": tensors["root"][:, :1]}
+    for have in (tensors, zoo.tree_tensors(rng, (12, 12), alike=True)):
+        params = priors.of_tensors("latent-tree", {k: np.asarray(v) for k, v in have.items()}, (12, 12), 1)
+        den = fpjax.Denoiser(params, tree.denoise, (12, 12), name="t")
+        cut = priors.at_size(den, 11, 12) if have is tensors else den
+        shorter = y[1:] if have is tensors else jnp.roll(y, -1, axis=0)
+        far.append(float(jnp.abs(den(y, sigma)[5:11] - cut(shorter, sigma)[4:10]).max()))
+    assert far[0] <= 1e-14
+    assert far[1] > 1e-4
+    for bad in (lambda: priors.at_size(den, 8, 8), lambda: priors.at_size(fpjax.load("digits-monotone"), 8, 8)):
+        with pytest.raises(fpjax.FpjaxError, match="knows the size"):
+            bad()
 
 
 def test_the_jacobian_is_a_covariance():
