@@ -3,6 +3,7 @@
 python benchmarks/bridge.py calls [--side 256]   one network call: eager PyTorch, the bridge, the native network
 python benchmarks/bridge.py overhead [--side 256] an inversion of two steps over its own count of bare network calls
 python benchmarks/bridge.py audit [--side 256]   an audit at two steps: wall time, peak memory
+python benchmarks/bridge.py words FILE...        what such files say, for page.py docs/diffusers.md cost
 
 Prints one JSON object. ``calls`` needs the extra fpjax[diffusers]. All times are warm; calls of the three kinds alternate.
 """
@@ -163,9 +164,29 @@ def audit(folder: Path, side: int, tol: float, solver: str, budget: Budget) -> d
     }
 
 
+def words(found: dict) -> list[str]:
+    """A result as lines of a page."""
+    side, peak = f"{found['side']}×{found['side']}", f"peak memory {found['peak GiB']:.1f} GiB"
+    if found["what"] == "calls":
+        return [
+            f"- one call at {side}, {kind} over eager PyTorch: {found[f'{kind} / eager']:.2f} (least time of "
+            f"{len(found['seconds'][kind])}); outputs differ by {found['largest difference'][kind]:.1e} of "
+            f"{found['largest value']:.2f}"
+            for kind in ("bridge", "native")
+        ]
+    if found["what"] == "overhead":
+        calls = found["inversion"]["network calls"]
+        return [
+            f"- two steps inverted at {side}, {calls} calls, over as many bare ones: {found['overhead']:.2f}; {peak}"
+        ]
+    minutes = found["audit seconds"][-1][0] / 60
+    return [f"- an audit of two steps at {side}: {minutes:.0f} minutes, {peak}"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("calls", "overhead", "audit"))
+    parser.add_argument("what", choices=("calls", "overhead", "audit", "words"))
+    parser.add_argument("files", nargs="*", type=Path)
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--tol", type=float, default=1e-2, help="2-norm of the residual over all values of an image")
@@ -174,6 +195,9 @@ def main() -> None:
     parser.add_argument("--picard", type=int, default=20)
     parser.add_argument("--points", type=int, default=1)
     options = parser.parse_args()
+    if options.what == "words":
+        print("\n".join(line for path in options.files for line in words(json.loads(path.read_text()))))
+        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "ddpm"
         save(folder, options.side)
