@@ -154,7 +154,8 @@ def vp_sigma(abar):
 def sampler_timesteps(steps: int, train_steps: int, spacing: str, offset: int) -> np.ndarray:
     """The integer times of a sampler, increasing; the conventions of Lin et al. 2024, Table 2."""
     if spacing == "trailing":
-        t = np.round(np.arange(train_steps, 0, -train_steps / steps)).astype(np.int64)[::-1] - 1
+        # arange may round up to one time more, t = -1 (61 steps of 1000), which diffusers keeps
+        t = np.round(np.arange(train_steps, 0, -train_steps / steps)).astype(np.int64)[:steps][::-1] - 1
     elif spacing == "leading":
         t = np.arange(steps) * (train_steps // steps) + offset
     elif spacing == "linspace":

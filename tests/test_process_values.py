@@ -68,6 +68,15 @@ def test_timesteps_at_the_edges():
     assert np.allclose(grid.sigmas, process.vp_sigma(process.alphas_bar(train_steps=9))[[0, 2, 5, 8]], rtol=1e-14)
 
 
+def test_every_count_of_steps_has_that_many_times():
+    for steps in range(1, 1001):
+        times = process.sampler_timesteps(steps, 1000, "trailing", 0)
+        assert len(times) == steps
+        assert times[0] >= 0
+        assert times[-1] == 999
+        assert process.ddim(steps).steps == steps - (times[0] == 0)
+
+
 def test_edm_and_flow_grids():
     assert process.edm(1).levels == pytest.approx((0.002, 80.0))
     assert process.edm(1, final_sigma_zero=True).levels == pytest.approx((0.0, 80.0))

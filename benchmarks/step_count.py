@@ -1,0 +1,102 @@
+"""The smallest number of steps at which inversion contracts, and at which it is unique (T12), on the embedded networks.
+
+    python benchmarks/step_count.py [--models FOLDER] [--images 32] [--levels 24]
+
+At ``levels`` noise levels, K = the largest ||I - J_D|| and the least eigenvalue of the symmetric part of J_D over held-out
+images x + sigma·n. From N uniform steps, (1 - rho)·K < 1 at every step is contraction (T3), rho + (1 - rho)·lambda_min > 0
+at every step a modulus of monotonicity (T2), as far as these points tell: a lower estimate of the steps needed. That a network that is
+monotone by construction is unique at every N is a theorem (T6). Prints the table for docs/networks.md and draws
+docs/figures/step-count.png.
+"""
+
+import argparse
+from pathlib import Path
+
+import jax
+import matplotlib
+
+matplotlib.use("Agg")
+jax.config.update("jax_enable_x64", True)
+
+import matplotlib.pyplot as plt
+import networks
+import numpy as np
+
+import fpjax
+from fpjax.denoiser import evaluate
+from fpjax.jacobian import spectrum
+
+COUNTS = sorted({*range(2, 31), *(round(v) for v in np.geomspace(30, 1000, 60))})
+FIGURE = Path(__file__).parent.parent / "docs" / "figures" / "step-count.png"
+
+
+@jax.jit
+def measured(den, images, conditions, sigma, key):
+    """K and the least eigenvalue of the symmetric part, over the images noised to one level."""
+    noise = jax.random.normal(key, images.shape, images.dtype)
+
+    def one(y, c):
+        found = spectrum(_network, y, (den, sigma, c), key, tol=1e-3)
+        return found.departure.value, found.symmetric.low
+
+    departures, low = jax.lax.map(lambda a: one(*a), (images + sigma * noise, conditions), batch_size=8)
+    return departures.max(), low.min()
+
+
+def _network(y, params):
+    den, sigma, condition = params
+    return evaluate(den, y, sigma, condition, 1.0)
+
+
+def curves(den, images, conditions, levels: int):
+    """For each number of steps the largest contraction factor and the least modulus over its steps."""
+    ends = fpjax.process.ddim(2).sigmas
+    nodes = np.geomspace(float(ends[0]), float(ends[-1]), levels)
+    keys = jax.random.split(jax.random.key(0), levels)
+    found = np.asarray([measured(den, images, conditions, s, k) for s, k in zip(nodes, keys, strict=True)])
+    factors, moduli = [], []
+    for count in COUNTS:
+        sigmas = np.asarray(fpjax.process.ddim(count).sigmas)
+        rho = sigmas[:-1] / sigmas[1:]
+        k, low = (np.interp(np.log(sigmas[1:]), np.log(nodes), column) for column in found.T)
+        factors.append(((1 - rho) * k).max())
+        moduli.append((rho + (1 - rho) * low).min())
+    return np.asarray(factors), np.asarray(moduli)
+
+
+def smallest(holds) -> str:
+    """The least number of steps from which on it holds."""
+    failing = [count for count, good in zip(COUNTS, holds, strict=True) if not good]
+    after = [count for count in COUNTS if not failing or count > failing[-1]]
+    return str(after[0]) if after else f"above {COUNTS[-1]}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", type=Path)
+    parser.add_argument("--images", type=int, default=32)
+    parser.add_argument("--levels", type=int, default=24)
+    given = parser.parse_args()
+    figure, (above, below) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    print("| model | largest K | contraction from N = | unique from N = |")
+    print("|---|---|---|---|")
+    for i, pair in enumerate(networks.PAIRS):
+        for name, style in zip(pair, ("-", "--"), strict=True):
+            found = networks.opened(name, given.models)
+            if found is None:
+                continue
+            x, c = fpjax.samples(found[1]["training"]["recipe"]["dataset"], given.images)
+            factors, moduli = curves(found[0].astype(np.float64), x.astype(np.float64), c, given.levels)
+            unique = "2 (T6)" if found[0].facts.monotone else smallest(moduli > 0)
+            print(f"| {name} | {factors.max():.2f} | {smallest(factors < 1)} | {unique} |", flush=True)
+            for axis, values in ((above, factors), (below, moduli)):
+                axis.plot(COUNTS, values, style, color=f"C{i}", label=name)
+    for axis, limit, title in ((above, 1, "largest (1 − ρ)·K (T3)"), (below, 0, "least modulus m (T2)")):
+        axis.axhline(limit, color="black", linewidth=0.8)
+        axis.set(xscale="log", xlabel="number of steps N", title=title)
+    above.legend(frameon=False, fontsize=8)
+    figure.savefig(FIGURE, dpi=120, metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    main()
