@@ -69,6 +69,7 @@ ORDER = [
     "regions",
     "worst",
     "adapting",
+    "guidance",
     "lipschitz",
     "lipschitz_page",
     "rules",
