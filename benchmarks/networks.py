@@ -2,7 +2,7 @@
 
     python benchmarks/networks.py losses [--models FOLDER]      # table of docs/networks.md
     python benchmarks/networks.py roundtrip [--images 256]      # likewise
-    python benchmarks/networks.py seeds [--seeds 3]             # digits trained anew from several seeds
+    python benchmarks/networks.py seeds [--only mnist --share 0.3]  # trained anew from three seeds, with a share of the updates
 
 FOLDER holds what ``fpjax train NAME --out FOLDER`` wrote; without it the embedded models are measured.
 """
@@ -93,14 +93,22 @@ def errors_of(den, x, c, steps: int, tol: float) -> np.ndarray:
     return np.where(np.isfinite(errors), errors, np.inf)
 
 
-def seeds(count: int) -> None:
-    print("| seed | digits-tree | digits-plain | ratio | training, s |")
-    print("|---|---|---|---|---|")
-    for seed in range(count):
-        runs = [training.train(dataclasses.replace(recipes.recipe(n), seed=seed)) for n in PAIRS[0]]
-        first, second = (run.held_out_loss for run in runs)
-        times = " and ".join(f"{run.seconds:.0f}" for run in runs)
-        print(f"| {seed} | {first:.5f} | {second:.5f} | {first / second:.3f} | {times} |", flush=True)
+def seeds(count: int, share: float, only: str | None) -> None:
+    """Held-out losses of each pair trained anew, both with the same share of their recipes' updates."""
+    print("| seed | pair | updates | monotone | plain | ratio | training, s |")
+    print("|---|---|---|---|---|---|---|")
+    for (monotone, plain), seed in itertools.product(PAIRS, range(count)):
+        data_set = recipes.recipe(plain).dataset
+        if data_set != (only or data_set):
+            continue
+        runs, updates = [], []
+        for name in (monotone, plain):
+            r = recipes.recipe(name)
+            updates.append(round(r.updates * share))
+            runs.append(training.train(dataclasses.replace(r, seed=seed, updates=updates[-1])))
+        (a, b), times = (run.held_out_loss for run in runs), " and ".join(f"{run.seconds:.0f}" for run in runs)
+        counts = " and ".join(map(str, updates))
+        print(f"| {seed} | {data_set} | {counts} | {a:.5f} | {b:.5f} | {a / b:.3f} | {times} |", flush=True)
 
 
 def main() -> None:
@@ -109,12 +117,13 @@ def main() -> None:
     parser.add_argument("--models", type=Path)
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", help="round trips of this model alone")
+    parser.add_argument("--share", type=float, default=1.0, help="of the recipes' updates")
+    parser.add_argument("--only", help="round trips of this model, seeds of this data set, alone")
     given = parser.parse_args()
     if given.part == "losses":
         losses(given.models)
     elif given.part == "seeds":
-        seeds(given.seeds)
+        seeds(given.seeds, given.share, given.only)
     else:
         jax.config.update("jax_enable_x64", True)
         roundtrip(given.models, given.images, given.only)

@@ -4,9 +4,8 @@
 
 At ``levels`` noise levels, K = the largest ||I - J_D|| and the least eigenvalue of the symmetric part of J_D over held-out
 images x + sigma·n. From N uniform steps, (1 - rho)·K < 1 at every step is contraction (T3), rho + (1 - rho)·lambda_min > 0
-at every step a modulus of monotonicity (T2), as far as these points tell: a lower estimate of the steps needed. That a network that is
-monotone by construction is unique at every N is a theorem (T6). Prints the table for docs/networks.md and draws
-docs/figures/step-count.png.
+at every step a modulus of monotonicity (T2), as far as these points tell: a lower estimate of the steps needed. A network that
+is monotone by construction is unique at every N (T6). Prints the table for docs/networks.md and draws its figure.
 """
 
 import argparse

@@ -168,6 +168,12 @@ def patch_layers(image, patch, stride=(1, 1)) -> list[dict]:
     return [{**inside, "layers": MIXTURE}, {"op": "scale", "out": "D", "in": "sum", "by": "share"}]
 
 
+def reflected_layers(image, patch, stride=(1, 1)) -> list[dict]:
+    """The same mean over all patches of the image continued by its mirror images."""
+    first, second = patch_layers(image, patch, stride)
+    return [{**first, "border": "reflect"}, second]
+
+
 def patch_tensors(rng, d: int, patch=2, classes=0) -> dict[str, np.ndarray]:
     """Random weights for :func:`patch_layers`, whatever the size d of the image."""
     return {**mixture_tensors(rng, patch, 3, 1, classes), "share": f32([0.5])}

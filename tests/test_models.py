@@ -311,6 +311,23 @@ def test_a_broken_prior_is_refused_in_one_sentence(broken, kind, tmp_path):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("shape", [(6,), (3, 2, 2), (1, 6, 6), (2, 1), (5, 2, 3, 3)], ids=str)
+@pytest.mark.parametrize("values", [4, 9, 36])
+def test_patches_that_do_not_fit_their_images_are_refused(shape, values, tmp_path):
+    """A patch has 1 or an even number of pixels on each side, in every channel, and at most two images' sides."""
+    from proofs_checks import certificates
+
+    card = prior()[0] | {"shape": list(shape), "architecture": {"kind": "patch-mixture", "options": {}}}
+    tensors = certificates.mixture_tensors(np.random.default_rng(0), values, 3, 2, 2)
+    tensors["patch_means"] = tensors.pop("means")
+    store.save(tmp_path, card, tensors)
+    if (shape, values) in (((1, 6, 6), 4), ((1, 6, 6), 36), ((2, 1), 4)):
+        assert store.load(tmp_path)(np.zeros(shape, np.float32), 1.0, 0).shape == shape
+    else:
+        with pytest.raises(FpjaxError, match="do not fit images"):
+            store.load(tmp_path)
+
+
 def test_a_prior_or_a_unet_of_another_shape_is_refused(tmp_path):
     card, tensors = prior()
     for change in (

@@ -14,11 +14,14 @@ import pytest
 import fpjax
 from fpjax import data
 from fpjax.evidence import FpjaxError
-from fpjax.models import checkpoints, priors, recipes, starts, store, training, tree
+from fpjax.models import checkpoints, patches, priors, recipes, starts, store, training, tree
 
 TREE = (("states", 3), ("gaussians", 4), ("alike", 2))
 WINDOWS = (("states", 3), ("gaussians", 4), ("window", 2))
-SMALL = recipes.Recipe("prior-sum", "digits", (("trees", (TREE, WINDOWS)), ("per_class", 1), ("rank", 4)), 8, batch=16)
+MIXTURE = (("per_class", 1), ("rank", 4))
+PATCHES = (("components", 3), ("rank", 2), ("side", 4))
+PARTS = (("mixture", MIXTURE), ("tree", TREE), ("tree", WINDOWS), ("patches", PATCHES))
+SMALL = recipes.Recipe("prior-sum", "digits", PARTS, 8, batch=16)
 
 
 @pytest.fixture(autouse=True)
@@ -83,10 +86,17 @@ def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(tmp_path):
             checkpoints.read(file, SMALL.to_json(), carry)
 
 
-KINDS = {"tree": ("latent-tree", TREE), "windows": ("latent-tree", WINDOWS), "sum": ("prior-sum", SMALL.options)}
+KINDS = {
+    "tree": ("latent-tree", TREE),
+    "windows": ("latent-tree", WINDOWS),
+    "patches": ("patch-mixture", PATCHES),
+    "sum": ("prior-sum", PARTS),
+}
 
 
-@pytest.mark.parametrize("name", ["tree", pytest.param("windows", marks=pytest.mark.long), "sum"])
+@pytest.mark.parametrize(
+    "name", ["tree", "patches", *(pytest.param(n, marks=pytest.mark.long) for n in ("windows", "sum"))]
+)
 def test_a_learned_prior_survives_the_disk_and_is_monotone(name, tmp_path):
     recipe = dataclasses.replace(SMALL, kind=KINDS[name][0], options=KINDS[name][1])
     run = training.train(recipe)
@@ -108,28 +118,45 @@ def test_a_learned_prior_survives_the_disk_and_is_monotone(name, tmp_path):
 
 
 def test_a_gradient_in_chunks_is_that_of_the_batch():
-    runs = [training.train(dataclasses.replace(SMALL, updates=2, chunk=chunk)) for chunk in (0, 4)]
+    small = dataclasses.replace(SMALL, kind="learned-mixture", options=MIXTURE, updates=2)
+    runs = [training.train(dataclasses.replace(small, chunk=chunk)) for chunk in (0, 4)]
     for name, value in store.tensors_of(runs[0].model).items():
         np.testing.assert_allclose(store.tensors_of(runs[1].model)[name], value, rtol=1e-3, atol=1e-4)
 
 
-def test_windows_take_images_of_any_size():
-    """A tree of windows moves with the image, and far from the border knows nothing of the image's size."""
-    recipe = dataclasses.replace(SMALL, kind="latent-tree", options=WINDOWS)
-    model = recipes.build(recipe)
-    params, rng = model.prior(), np.random.default_rng(0)
-    params["root"] = np.where(np.eye(11, 10, dtype=bool), 0, -1e4).astype(np.float32)  # else all windows are one vote
-    den = fpjax.Denoiser(params, tree.denoise, (8, 8), "x0", conditions=tuple("0123456789"))
-    y = rng.normal(size=(17, 20)).astype(np.float32)
-    wide, part = (priors.at_size(den, *size) for size in ((17, 20), (11, 13)))
-    whole = np.asarray(wide(y, 0.4, 3))
-    moved = np.asarray(part(y[3:14, 5:18], 0.4, 3))
-    assert whole.shape == (17, 20)
-    assert np.abs(whole[5:12, 7:16] - moved[2:9, 2:11]).max() < 1e-5
-    with pytest.raises(FpjaxError, match="at least one pixel"):
-        priors.at_size(den, 0, 4)
+def test_windows_and_patches_take_images_of_any_size():
+    """They move with the image, and away from the border know nothing of the image's size."""
+    y, c = np.random.default_rng(0).normal(size=(18, 20)).astype(np.float32), tuple("0123456789")
+    for kind, options, fn, size in (
+        ("latent-tree", WINDOWS, tree.denoise, 1),
+        ("patch-mixture", PATCHES, patches.denoise, 2),
+    ):
+        params = recipes.build(dataclasses.replace(SMALL, kind=kind, options=options)).prior()
+        if kind == "latent-tree":  # else all windows are one vote
+            params["root"] = np.where(np.eye(11, 10, dtype=bool), 0, -1e4).astype(np.float32)
+        den = fpjax.Denoiser(params, fn, (8, 8), "x0", conditions=c)
+        whole = np.asarray(priors.at_size(den, 18, 20)(y, 0.4, 3))
+        moved = np.asarray(priors.at_size(den, 12, 14)(y[4:16, 5:19], 0.4, 3))
+        assert whole.shape == (18, 20)
+        assert np.abs(whole[8:12, 9:15] - moved[4:8, 4:10]).max() < 1e-5
+        with pytest.raises(FpjaxError, match=f"sides of at least {size}, got 0×4"):
+            priors.at_size(den, 0, 4)
     with pytest.raises(FpjaxError, match="knows the size"):
         priors.at_size(fpjax.load("digits-tree"), 16, 16)
+
+
+def test_patches_are_cut_with_mirrored_borders():
+    """Each pixel has weights that sum to 1, and a patch's values are those of the mirrored image."""
+    y = np.arange(24.0, dtype=np.float32).reshape(1, 4, 6)
+    found = np.asarray(patches.cut(y, 4))
+    mirrored = np.pad(y[0], 2, mode="symmetric")
+    assert found.shape == (5, 7, 16)
+    assert np.array_equal(found[1, 2].reshape(4, 4), mirrored[1:5, 2:6])
+    for n, shape in ((4, (4, 6)), (8, (6, 10)), (1, (3, 5)), (8, (16, 12))):
+        ones = np.ones((2, *shape), np.float32)
+        cut, back = jax.vjp(lambda v, n=n: patches.cut(v, n), ones)
+        total = back(np.asarray(patches.weights(n, *shape), np.float32)[..., None] * np.ones_like(cut))[0]
+        np.testing.assert_allclose(total, 1, rtol=1e-6)
 
 
 def test_the_start_of_a_tree_counts_meetings():

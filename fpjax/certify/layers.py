@@ -80,24 +80,55 @@ PULL = {
 # ---- patches and mixtures ----
 
 
+def strip(length: int, n: int, stride: int, reflected: bool) -> list[tuple[arb, list[int]]]:
+    """Along one side of an image, the indices of each patch and the patch's weight.
+
+    With reflection the image is continued by its mirror images (even, period 2 length), and each patch and its mirror image,
+    which see the same, count once, those at -n/2 and length - n/2, their own mirror images, half. So each pixel has the
+    weights of n/stride patches, times stride/n.
+    """
+    fits = n % stride == 0 and length % stride == 0 and (n % 2 == 0 or n == 1)
+    require(
+        fits or not reflected,
+        "patches: reflection needs even sides, of which as of the image's the stride is a divisor",
+    )
+    if not reflected or n == 1:
+        return [(ONE, [*range(v, v + n)]) for v in range(0, length - n + 1, stride)]
+    first, last, found = -(n // 2), length - n // 2, []
+    for v in range(first, last + 1, stride):
+        at = [-1 - k if k < 0 else min(k, 2 * length - 1 - k) for k in range(v, v + n)]
+        found.append((arb(stride) / (2 * n if v in (first, last) else n), at))
+    return found
+
+
 def op_patches(run: Run, values: dict, layer: dict) -> Value:
-    """sum_i P_i^T D(P_i y), P_i cutting patch i out of the image and D a network of its own: each pixel lies in at most
-    ``cover`` patches, so ||sum_i P_i^T E_i P_i|| <= cover max ||E_i||."""
+    """sum_i w_i P_i^T D(P_i y), P_i cutting patch i out of the image and D a network of its own. Where the sum of the w_i of a
+    pixel's patches is at most ``cover``, ||sum_i w_i P_i^T E_i P_i|| <= cover max ||E_i||. At a reflecting border a patch
+    has a pixel up to four times, so ||P_i|| <= 2."""
     (c, h, w), (ph, pw), (sh, sw), y = layer["image"], layer["patch"], layer["stride"], values["y"]
     require(c * h * w == len(y.c) and ph <= h and pw <= w, "patches: the image or the patch does not fit y")
     require(run.rows is None, "patches do not take multipliers")
-    outer = {k: v for k, v in values.items() if v.bend == 0}
-    n, parts, jacobians, covers, out = len(y.c), [], [], [0] * len(y.c), [ZERO] * len(y.c)
-    for top in range(0, h - ph + 1, sh):
-        for left in range(0, w - pw + 1, sw):
-            at = [(k * h + top + i) * w + left + j for k in range(c) for i in range(ph) for j in range(pw)]
-            d = run.network(layer["layers"], [y.c[i] for i in at], outer)
-            parts.append(d)
-            jacobians.append(None if d.M is None else d.M.placed(at, n))
-            for p, i in enumerate(at):
-                out[i], covers[i] = out[i] + d.c[p], covers[i] + 1
-    m = None if run.radius is None else total([run.model.matrix.eye(n, ZERO), *jacobians])
-    return run.value(out, m, max(covers) * largest([d.e for d in parts]), 3, all(d.psd for d in parts))
+    outer, reflected = {k: v for k, v in values.items() if v.bend == 0}, "border" in layer
+    n, parts, jacobians, covers, out = len(y.c), [], [], [ZERO] * len(y.c), [ZERO] * len(y.c)
+    inner = run if run.radius is None or not reflected else replace(run, radius=2 * run.radius)
+    unbounded = reflected and run.radius is not None and not run.radius.is_finite()  # then only the sign of J is known
+    rows, columns = strip(h, ph, sh, reflected), strip(w, pw, sw, reflected)
+    for (a, down), (b, across) in ((row, column) for row in rows for column in columns):
+        at, weight = [(k * h + i) * w + j for k in range(c) for i in down for j in across], a * b
+        d = inner.network(layer["layers"], [y.c[i] for i in at], outer)
+        parts.append(d)
+        if d.M is not None and not reflected:
+            jacobians.append(d.M.placed(at, n))
+        elif d.M is not None and not unbounded:
+            cut = run.model.matrix.of(len(at), n, (ONE if i == j else ZERO for i in at for j in range(n)))
+            jacobians.append(cut.T @ d.M @ cut * weight)
+        for p, i in enumerate(at):
+            out[i], covers[i] = out[i] + weight * d.c[p], covers[i] + weight
+    m, e = (
+        None if run.radius is None else total([run.model.matrix.eye(n, ZERO), *jacobians]),
+        largest([d.e for d in parts]),
+    )
+    return run.value(out, m, INF if unbounded else largest(covers) * e, 3, all(d.psd for d in parts))
 
 
 def mixture_parts(run: Run, layer: dict) -> tuple:
@@ -327,7 +358,7 @@ OPS |= {
     "logsumexp": (op_logsumexp, KEYS),
     "gradient": (op_gradient, {"in": word("y"), "layers": PROGRAM}),
     "patches": (op_patches, {"in": word("y"), "image": listof(whole(1, 4096), 3), "patch": PAIR, "stride": PAIR,
-                             "layers": PROGRAM}),
+                             "layers": PROGRAM, "border?": word("reflect")}),
     "tree": (op_tree, {"in": word("y"), "image": PAIR, **dict.fromkeys(TREE, anything), "levels": listof(anything, 0, 64),
                        "guidance?": word("prior")}),
     "mixture": (op_mixture, {"in": word("y"), **MIX, "guidance?": word("prior")}),

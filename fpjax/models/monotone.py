@@ -1,8 +1,9 @@
 """Denoisers invertible by construction (T6): the gradient in y of a convex function, at every noise level.
 
 ``LearnedMixture`` is the exact denoiser of a learned prior, a mixture of low-rank Gaussians, ``LatentTree`` that of a
-hidden Markov tree over the pixels, ``PriorSum`` a weighted sum of such. The proofs that they are monotone, whatever is
-stored, are in :mod:`fpjax.models.mixture`, :mod:`fpjax.models.tree` and :mod:`fpjax.models.priors`.
+hidden Markov tree over the pixels, ``PatchMixture`` the mean of a mixture's over all patches, ``PriorSum`` a weighted sum of
+such. The proofs that they are monotone, whatever is stored, are in :mod:`fpjax.models.mixture`, :mod:`fpjax.models.tree`,
+:mod:`fpjax.models.patches` and :mod:`fpjax.models.priors`.
 
 Each has ``prior()``, the parameters of its pure function; ``tensors()``, the same by name, as stored; and ``layers()``, the
 program for the certificate kernel.
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from fpjax.models import mixture, priors, starts, tree
+from fpjax.models import mixture, patches, priors, starts, tree
 
 LEAST = 1e-6  # of a tree's weights: what no image of the training set shows is rare, not impossible
 
@@ -33,21 +34,11 @@ class LearnedMixture(nnx.Module):
         flat = np.asarray(images).reshape(len(images), -1)
         self.conditional = conditions > 0
         start = starts.mixture(flat, labels, max(1, conditions), per_class, rank, seed)
-        self.means = nnx.Param(jnp.asarray(start["means"], jnp.float32))
-        self.directions = nnx.Param(jnp.asarray(start["factors"], jnp.float32))
-        self.log_variances = nnx.Param(jnp.log(jnp.asarray(start["variances"], jnp.float32)))
-        self.log_floor = nnx.Param(jnp.log(jnp.asarray(start["floor"], jnp.float32)))
-        self.class_logits = nnx.Param(jnp.asarray(start["logits"], jnp.float32))
+        _trainable(self, start)
 
     def prior(self) -> dict[str, jax.Array]:
         """The parameters of :func:`fpjax.models.mixture.denoise`; factors orthonormal by QR."""
-        return {
-            "means": self.means[...],
-            "factors": jnp.linalg.qr(self.directions[...])[0],
-            "variances": jnp.exp(self.log_variances[...]),
-            "floor": jnp.exp(self.log_floor[...]),
-            "logits": _joint(self.class_logits[...], self.conditional),
-        }
+        return _mixture_prior(self)
 
     def tensors(self) -> dict[str, jax.Array]:
         """What is stored."""
@@ -60,6 +51,53 @@ class LearnedMixture(nnx.Module):
     def layers(self, prefix: str = "", out: str = "D") -> list[dict]:
         """The program for the certificate kernel: one operation."""
         return [{"op": "mixture", "out": out, "in": "y", **{name: prefix + name for name in mixture.TENSORS}}]
+
+
+class PatchMixture(nnx.Module):
+    """Trainable mixture of low-rank Gaussians over the patches of an image (:mod:`fpjax.models.patches`).
+
+    Args:
+      images, labels: training data (n, h, w) or (n, channels, h, w), (n,); the start is k-means of patches.
+      conditions: how many classes, or 0. components: of the mixture. rank: directions of each.
+      side: pixels on each side of a patch, even. seed: of the k-means.
+    """
+
+    def __init__(self, images, labels, conditions: int, *, components: int = 40, rank: int = 16, side: int = 8, seed=0):
+        del labels
+        images = np.asarray(images)
+        self.image = (1 if images.ndim == 3 else images.shape[1], *images.shape[-2:])
+        self.side, self.conditional = side, conditions > 0
+        data = images.reshape(len(images), *self.image)
+        start = starts.patches(data, components, rank, side, max(1, conditions), seed)
+        _trainable(self, start)
+
+    def prior(self) -> dict[str, jax.Array]:
+        """The parameters of :func:`fpjax.models.patches.denoise`."""
+        found = _mixture_prior(self)
+        return {"patch_means": found.pop("means"), **found}
+
+    def tensors(self) -> dict[str, jax.Array]:
+        """What is stored."""
+        return self.prior()
+
+    def __call__(self, y, sigma, condition):
+        """D(y, sigma) under a condition index."""
+        return patches.denoise(self.prior(), y, sigma, condition)
+
+    def layers(self, prefix: str = "", out: str = "D") -> list[dict]:
+        """The program for the certificate kernel: one operation, with that of a patch inside."""
+        names = {name: prefix + name for name in mixture.TENSORS} | {"means": f"{prefix}patch_means"}
+        n, (down, across) = self.side, patches.strides(self.side, *self.image[1:])
+        cut = {"image": list(self.image), "patch": [n, n], "stride": [down, across], "border": "reflect"}
+        return [
+            {
+                "op": "patches",
+                "out": out,
+                "in": "y",
+                **cut,
+                "layers": [{"op": "mixture", "out": "D", "in": "y", **names}],
+            }
+        ]
 
 
 class LatentTree(nnx.Module):
@@ -172,6 +210,26 @@ class PriorSum(nnx.Module):
                 {"op": "scale", "out": f"scaled{i}", "in": f"D{i}", "by": f"share{i}"},
             ]
         return [*program, {"op": "add", "out": "D", "in": [f"scaled{i}" for i in range(len(self.parts))]}]
+
+
+def _trainable(module, start: dict) -> None:
+    """Gives a module the parameters of a mixture."""
+    module.means = nnx.Param(jnp.asarray(start["means"], jnp.float32))
+    module.directions = nnx.Param(jnp.asarray(start["factors"], jnp.float32))
+    module.log_variances = nnx.Param(jnp.log(jnp.asarray(start["variances"], jnp.float32)))
+    module.log_floor = nnx.Param(jnp.log(jnp.asarray(start["floor"], jnp.float32)))
+    module.class_logits = nnx.Param(jnp.asarray(start["logits"], jnp.float32))
+
+
+def _mixture_prior(module) -> dict[str, jax.Array]:
+    """What a mixture's posterior mean is computed from, of a module's parameters."""
+    return {
+        "means": module.means[...],
+        "factors": jnp.linalg.qr(module.directions[...])[0],
+        "variances": jnp.exp(module.log_variances[...]),
+        "floor": jnp.exp(module.log_floor[...]),
+        "logits": _joint(module.class_logits[...], module.conditional),
+    }
 
 
 def _joint(class_logits, conditional: bool):

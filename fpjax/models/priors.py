@@ -16,7 +16,7 @@ import numpy as np
 
 from fpjax.denoiser import Denoiser
 from fpjax.evidence import FpjaxError
-from fpjax.models import mixture, tree
+from fpjax.models import mixture, patches, tree
 
 KNOTS = tuple(x / 8 for x in range(-9, 11, 2))  # of ln(sigma)/4: one every factor e in sigma, from 0.011 to 90
 
@@ -26,16 +26,25 @@ def denoise(params, y, sigma, condition):
 
     Args:
       params: dict of "knots" (n,), "weight" (parts, n) and "bias" (parts,) of the shares, and "parts", a list of the parameters
-        of :func:`fpjax.models.mixture.denoise` or :func:`fpjax.models.tree.denoise`.
+        of :func:`fpjax.models.mixture.denoise`, :func:`fpjax.models.tree.denoise` or :func:`fpjax.models.patches.denoise`.
       y: one point. sigma: scalar > 0. condition: int32 scalar.
     """
     bends = jax.nn.relu(jnp.log(sigma) / 4 - params["knots"])
     shares = jax.nn.softmax(params["weight"] @ bends + params["bias"])
     out = jnp.zeros_like(y)
     for share, part in zip(shares, params["parts"], strict=True):
-        one = tree.denoise if "leaf" in part else mixture.denoise
-        out += share * one(part, y, sigma, condition)
+        out += share * function(part)(part, y, sigma, condition)
     return out
+
+
+def kind_of(part) -> str:
+    """Which prior parameters or tensors by these names are of."""
+    return "latent-tree" if "leaf" in part else "patch-mixture" if "patch_means" in part else "learned-mixture"
+
+
+def function(part):
+    """The pure function of a prior's parameters."""
+    return {"latent-tree": tree, "patch-mixture": patches, "learned-mixture": mixture}[kind_of(part)].denoise
 
 
 def guided(den: Denoiser, weight: float) -> Denoiser:
@@ -50,7 +59,7 @@ def guided(den: Denoiser, weight: float) -> Denoiser:
     Raises:
       FpjaxError: for another kind of denoiser, one without conditions, or a weight that is not finite.
     """
-    if den.fn not in (mixture.denoise, tree.denoise, denoise) or not den.conditions:
+    if den.fn not in (mixture.denoise, tree.denoise, patches.denoise, denoise) or not den.conditions:
         raise FpjaxError(
             f"{den.name} is no learned prior with conditions, so its prior cannot be guided; use guidance="
         )
@@ -67,22 +76,37 @@ def guided(den: Denoiser, weight: float) -> Denoiser:
 
 
 def at_size(den: Denoiser, height: int, width: int) -> Denoiser:
-    """The same denoiser for images of another size: one whose trees are all of windows, which do not know where they are.
+    """The same denoiser for images of another size: one whose parts are mixtures of patches or trees of windows.
 
     Args:
-      den: a latent tree of windows, or a sum of such. height, width: in pixels, at least 1.
+      den: such a learned prior, or a sum of such. height, width: in pixels, at least half a patch.
 
     Raises:
-      FpjaxError: for a denoiser any part of which knows the size of its images, or a size below 1.
+      FpjaxError: for a denoiser any part of which knows the size of its images, or a size that is too small.
     """
-    parts = den.params["parts"] if den.fn is denoise else [den.params] if den.fn is tree.denoise else [{}]
-    if not all("leaf" in part and tree.window((part["leaf"], *part["levels"])) for part in parts):
-        raise FpjaxError(
-            f"{den.name} knows the size of its images; only latent trees of windows take images of any size"
-        )
-    if min(height, width) < 1:
-        raise FpjaxError(f"an image has at least one pixel on each side, got {height}×{width}")
-    return dataclasses.replace(den, shape=(height, width), name=f"{den.name} at {height}×{width}")
+    parts = (
+        den.params["parts"]
+        if den.fn is denoise
+        else [den.params]
+        if den.fn in (tree.denoise, patches.denoise)
+        else [{}]
+    )
+    least = 1
+    for part in parts:
+        if "patch_means" in part:
+            least = max(least, patches.side(part["patch_means"].shape[1], _channels(den.shape)) // 2)
+        elif not ("leaf" in part and tree.window((part["leaf"], *part["levels"]))):
+            raise FpjaxError(
+                f"{den.name} knows the size of its images; only mixtures of patches and trees of windows take any size"
+            )
+    if min(height, width) < least:
+        raise FpjaxError(f"{den.name} needs images with sides of at least {least}, got {height}×{width}")
+    shape = (*den.shape[:-2], height, width)
+    return dataclasses.replace(den, shape=shape, name=f"{den.name} at {height}×{width}")
+
+
+def _channels(shape: tuple[int, ...]) -> int:
+    return shape[0] if len(shape) == 3 else 1
 
 
 def through(values):
@@ -95,7 +119,7 @@ def of_tensors(kind: str, tensors: dict, shape: tuple[int, ...], rows: int) -> d
     """The parameters of a learned prior's function from its stored tensors, after looking at shapes and signs.
 
     Args:
-      kind: "learned-mixture", "latent-tree" or "prior-sum". shape: of a point. rows: conditions + 1.
+      kind: "learned-mixture", "patch-mixture", "latent-tree" or "prior-sum". shape: of a point. rows: conditions + 1.
 
     Raises:
       FpjaxError: if a tensor is missing, unknown or of another shape, a variance is negative or a weight not positive.
@@ -139,16 +163,21 @@ def _nested(named: dict) -> dict:
 
 def _wanted(kind: str, named: dict, shape: tuple[int, ...], rows: int) -> dict[str, tuple[int, ...]]:
     """The names and shapes that a kind of prior needs; sizes that are free are taken from what is there."""
-    size = math.prod(shape)
 
     def free(name: str, axis: int) -> int:
         have = named[name].shape if name in named else ()
         return have[axis] if len(have) > axis else 0
 
-    if kind == "learned-mixture":
-        k, rank = free("means", 0), free("factors", 2)
+    if kind in ("learned-mixture", "patch-mixture"):
+        means = "means" if kind == "learned-mixture" else "patch_means"
+        k, rank, size = free(means, 0), free("factors", 2), math.prod(shape)
+        if kind == "patch-mixture":
+            size = free(means, 1)
+            n = patches.side(size, _channels(shape)) if len(shape) in (2, 3) else 0
+            if not 1 <= n <= 2 * min(shape[-2:]):
+                raise FpjaxError(f"patches of {size} values do not fit images of shape {shape}; train the model again")
         rest = {"variances": (k, rank), "floor": (k,), "logits": (rows, k)}
-        return {"means": (k, size), "factors": (k, size, rank)} | rest
+        return {means: (k, size), "factors": (k, size, rank)} | rest
     if kind == "latent-tree":
         if len(shape) != 2:
             raise FpjaxError(f"a latent tree takes images (height, width), not {shape}")
@@ -157,7 +186,7 @@ def _wanted(kind: str, named: dict, shape: tuple[int, ...], rows: int) -> dict[s
     wanted = {"ones": (n, 1), "minus_knots": (n,), "weight": (count, n), "bias": (count,)}
     for i in range(count):
         mine = _part(named, f"part.{i}.")
-        inner = _wanted("latent-tree" if "leaf" in mine else "learned-mixture", mine, shape, rows)
+        inner = _wanted(kind_of(mine), mine, shape, rows)
         wanted |= {f"part.{i}.{name}": value for name, value in inner.items()} | {f"pick.{i}": (1, count)}
     return wanted
 

@@ -10,14 +10,17 @@ from flax import nnx
 
 from fpjax import data
 from fpjax.evidence import FpjaxError
-from fpjax.models.monotone import LatentTree, LearnedMixture, PriorSum
+from fpjax.models.monotone import LatentTree, LearnedMixture, PatchMixture, PriorSum
 from fpjax.models.plain import EDMNetwork, UNet
 
 MONOTONE = {
     "learned-mixture": "T6: gradient of a log-sum-exp of convex quadratics (fpjax.models.mixture)",
     "latent-tree": "T6: gradient of a logarithm of sums and products of exponentials of convex quadratics (fpjax.models.tree)",
+    "patch-mixture": "T6: mean of gradients of log-sum-exps of convex quadratics of patches (fpjax.models.patches)",
     "prior-sum": "T6: positive multiples of gradients of convex functions (fpjax.models.priors)",
 }
+LEARNED = {"learned-mixture": LearnedMixture, "patch-mixture": PatchMixture, "latent-tree": LatentTree}
+PARTS = {"mixture": LearnedMixture, "patches": PatchMixture, "tree": LatentTree}  # of a "prior-sum"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +28,9 @@ class Recipe:
     """How one model is made.
 
     Attributes:
-      kind: "learned-mixture", "latent-tree", "prior-sum", "edm-network" or "unet". dataset: a name of :mod:`fpjax.data`.
-      options: arguments of the architecture; of "prior-sum", those of its mixture, and of its "trees".
+      kind: "learned-mixture", "patch-mixture", "latent-tree", "prior-sum", "edm-network" or "unet".
+      dataset: a name of :mod:`fpjax.data`.
+      options: arguments of the architecture; of "prior-sum", those of each part by its name (PARTS).
       updates, batch, learning_rate, weight_decay: of AdamW with a cosine schedule and up to 200 updates of warm-up.
       chunk: images whose gradient is computed at once on one device, 0 for all of a batch: as many as its cache takes.
       ema: decay of the running average of the parameters, which is what is kept.
@@ -46,12 +50,19 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain data."""
-        return dataclasses.asdict(self) | {"options": dict(self.options)}
+        parts = (
+            [[name, dict(given)] for name, given in self.options] if self.kind == "prior-sum" else dict(self.options)
+        )
+        return dataclasses.asdict(self) | {"options": parts}
 
 
 TREE = (("states", 60), ("gaussians", 24), ("alike", 4))
 FOREST = (("states", 64), ("gaussians", 24), ("window", 8))
-SUM = (("trees", (TREE, FOREST)), ("per_class", 2), ("rank", 9))
+SUM = (("mixture", (("per_class", 2), ("rank", 9))), ("tree", TREE), ("tree", FOREST))
+COLOURED = (
+    ("patches", (("components", 80), ("rank", 24), ("side", 8))),
+    ("patches", (("components", 20), ("rank", 12), ("side", 16))),
+)
 RECIPES = {
     "digits-monotone": Recipe(
         "learned-mixture", "digits", (("per_class", 2), ("rank", 22)), updates=2000, learning_rate=1e-3
@@ -70,9 +81,7 @@ RECIPES = {
     "mnist-plain": Recipe("unet", "mnist", (("widths", (32, 64, 72)),), 1000, 64, ema=0.99),
     "fashion-monotone": Recipe("prior-sum", "fashion", SUM, 400, 64, 1e-2, ema=0.98, chunk=1),
     "fashion-plain": Recipe("unet", "fashion", (("widths", (32, 64, 72)),), 1000, 64, ema=0.99),
-    "photos-monotone": Recipe(
-        "learned-mixture", "photos", (("per_class", 40), ("rank", 16)), 3000, 128, 1e-3, ema=0.99
-    ),
+    "photos-monotone": Recipe("prior-sum", "photos", COLOURED, 400, 64, 2e-3, ema=0.98, chunk=1),
     "photos-plain": Recipe("unet", "photos", (("widths", (32, 64, 72)),), 1500, 128, ema=0.99),
 }
 
@@ -97,13 +106,10 @@ def build(r: Recipe) -> nnx.Module:
     split = data.load(r.dataset)
     shape, conditions, options = split.train.shape[1:], len(split.names), dict(r.options)
     start = (split.train[:10_000], split.train_labels[:10_000], conditions)
-    if r.kind == "learned-mixture":
-        return LearnedMixture(*start, seed=r.seed, **options)
-    if r.kind == "latent-tree":
-        return LatentTree(*start, seed=r.seed, **options)
+    if r.kind in LEARNED:
+        return LEARNED[r.kind](*start, seed=r.seed, **options)
     if r.kind == "prior-sum":
-        trees = [LatentTree(*start, seed=r.seed, **dict(tree)) for tree in options.pop("trees")]
-        return PriorSum([LearnedMixture(*start, seed=r.seed, **options), *trees], *start[:2])
+        return PriorSum([PARTS[name](*start, seed=r.seed, **dict(given)) for name, given in r.options], *start[:2])
     if r.kind == "unet":
         return UNet(shape, conditions, rngs=nnx.Rngs(r.seed), **options)
     return EDMNetwork(split.train[0].size, conditions, rngs=nnx.Rngs(r.seed), **options)

@@ -9,11 +9,12 @@ from fpjax.models.tree import merges
 
 SAMPLE = 20_000  # pixels that the Gaussians of a tree start from
 WINDOWED = 400  # images whose windows a tree of windows starts from
+FINEST = 1e-4  # variance of a patch in any direction
 LEAST = 1e-5  # variance of such a Gaussian: a step of 8 bits has 5e-6
 
 
-def mixture(points, labels, conditions, per_class, rank, seed) -> dict[str, np.ndarray]:
-    """k-means within each class; each cluster's mean, leading directions and remaining variance."""
+def mixture(points, labels, conditions, per_class, rank, seed, least: float = 1e-2) -> dict[str, np.ndarray]:
+    """k-means within each class; each cluster's mean, leading directions and remaining variance, none below ``least``."""
     d = points.shape[1]
     means, factors, variances, floors, logits = [], [], [], [], []
     for c in range(conditions):
@@ -26,16 +27,27 @@ def mixture(points, labels, conditions, per_class, rank, seed) -> dict[str, np.n
             _, s, vt = np.linalg.svd(cluster - centre, full_matrices=True)
             values = np.zeros(d)
             values[: len(s)] = s**2 / len(cluster)
-            floor = max(values[rank:].mean(), 1e-2)
+            floor = max(values[rank:].mean(), least)
             means.append(centre)
             factors.append(vt[:rank].T)
-            variances.append(np.maximum(values[:rank] - floor, 1e-2))
+            variances.append(np.maximum(values[:rank] - floor, least))
             floors.append(floor)
             row = np.full(conditions, -6.0)
             row[c] = np.log(len(cluster) / len(mine))
             logits.append(row)
     columns = {"means": means, "factors": factors, "variances": variances, "floor": floors}
     return {name: np.stack(v) for name, v in columns.items()} | {"logits": np.stack(logits, axis=1)}
+
+
+def patches(images, components: int, rank: int, side: int, conditions: int, seed: int) -> dict[str, np.ndarray]:
+    """The same of patches drawn from images (n, channels, h, w) with mirrored borders, whatever their class."""
+    rng, half = np.random.default_rng(seed), side // 2
+    padded = np.pad(images, ((0, 0), (0, 0), (half, half), (half, half)), mode="symmetric")
+    every = np.lib.stride_tricks.sliding_window_view(padded, (side, side), axis=(2, 3))
+    rows = [rng.integers(n, size=SAMPLE) for n in (len(images), *every.shape[2:4])]
+    points = every[rows[0], :, rows[1], rows[2]].reshape(SAMPLE, -1)
+    start = mixture(points, np.zeros(SAMPLE, int), 1, components, rank, seed, FINEST)
+    return start | {"logits": np.repeat(start["logits"], conditions, axis=0)}
 
 
 def tree(images, labels, conditions, states, gaussians, alike, seed, window: int = 0) -> dict:

@@ -24,12 +24,17 @@ from safetensors.numpy import save as save_tensors
 from fpjax import schemas
 from fpjax.denoiser import Denoiser, Facts
 from fpjax.evidence import FpjaxError
-from fpjax.models import mixture, priors, tree
-from fpjax.models.monotone import LatentTree, LearnedMixture, PriorSum
+from fpjax.models import mixture, patches, priors, tree
+from fpjax.models.monotone import LatentTree, LearnedMixture, PatchMixture, PriorSum
 from fpjax.models.plain import EDMNetwork, UNet
 
 FORMAT = "fpjax-model/1"
-PRIORS = {"learned-mixture": mixture.denoise, "latent-tree": tree.denoise, "prior-sum": priors.denoise}
+PRIORS = {
+    "learned-mixture": mixture.denoise,
+    "patch-mixture": patches.denoise,
+    "latent-tree": tree.denoise,
+    "prior-sum": priors.denoise,
+}
 NETWORKS: dict[str, Any] = {"edm-network": EDMNetwork, "unet": UNet}
 WEIGHTS = Path(__file__).parent / "weights"
 SCHEMA = json.loads((Path(__file__).parent / "card.schema.json").read_text())
@@ -220,7 +225,7 @@ def _fill(state, tensors: dict):
 
 def tensors_of(model: nnx.Module) -> dict[str, np.ndarray]:
     """What is stored of a trained module: the tensors of a learned prior, the named parameters of a network."""
-    if isinstance(model, (LearnedMixture, LatentTree, PriorSum)):
+    if isinstance(model, (LearnedMixture, PatchMixture, LatentTree, PriorSum)):
         return {name: np.asarray(value) for name, value in model.tensors().items()}
     flat = nnx.to_flat_state(nnx.state(model, nnx.Param))
     return {".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in flat}

@@ -107,6 +107,7 @@ LAYERS = {
     "mixture of another size": [{**mixture("var1", "floor1"), "factors": "cube", "means": "m3"}],
     "patches of another image": [{**PATCHES, "image": [1, 1, 1]}],
     "patches beyond the image": [{**PATCHES, "patch": [2, 1]}],
+    "reflected patches of a stride that does not fit": [{**PATCHES, "border": "reflect", "stride": [1, 2]}],
     "a potential of two numbers": [{**GRADIENT, "layers": [{**Y, "out": "h"}]}],
     "a potential of a sine": [{**GRADIENT, "layers": [{**Y, "out": "h", "fn": "sin"}, LAST]}],
     "a potential of a softmax": [{**GRADIENT, "layers": [{"op": "softmax", "out": "h", "in": "y"}, LAST]}],
@@ -274,6 +275,8 @@ REASONS = {
     "mixture of another size": "mixture: factors must have shape (K, d, r)",
     "patches of another image": "patches: the image or the patch does not fit y",
     "patches beyond the image": "patches: the image or the patch does not fit y",
+    "reflected patches of a stride that does not fit": "patches: reflection needs even sides, of which as of the image's the "
+    "stride is a divisor",
     "a potential of two numbers": "a potential must end in one number",
     "a potential of a sine": "a potential may not use sin",
     "a potential of a softmax": "a potential may not use softmax",

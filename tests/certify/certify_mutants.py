@@ -679,6 +679,7 @@ def suite(folder, entries):
         "convex": (zoo.convex_layers(), zoo.convex_tensors(rng, 2, 3, 1), 1),
         "prior": (zoo.guided_prior(), zoo.mixture_tensors(rng, 2, 3, 1, 1), 1),
         "patches": (PAIRED, {**zoo.mixture_tensors(rng, 1, 3, 1), "share": zoo.f32([0.5])}, 0),
+        "reflected": (zoo.reflected_layers((1, 1, 2), (1, 2)), zoo.patch_tensors(rng, 2, 2), 0),
         "soft": (soft, zoo.gradient_tensors(rng, 2, 4, 0, softmax=True), 0),
         "plain": (zoo.plain_layers(1), zoo.plain_tensors(rng, 2, 5, 1, 1, 1.0), 1),
         "tree": ([{**zoo.tree_layers((2, 1))[0], "guidance": "prior"}], zoo.tree_tensors(rng, (2, 1), classes=1), 1),

@@ -77,7 +77,8 @@ def random_problem(rng, folder, family=None, d=None, guidance=None, gain=None) -
         layers, tensors = zoo.guided_prior(), zoo.mixture_tensors(rng, d, int(rng.integers(1, 4)), 1, classes)
     elif family == "patches":
         shape, size = (1, 1, d), min(d, 2)
-        layers = zoo.patch_layers(shape, (1, size))
+        cut = zoo.reflected_layers if size == 2 and rng.integers(2) else zoo.patch_layers
+        layers = cut(shape, (1, size))
         tensors = zoo.patch_tensors(rng, d, size, classes)
     elif family == "tree":
         d = max(d, 2)

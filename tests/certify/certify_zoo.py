@@ -20,6 +20,7 @@ from proofs_checks.certificates import (  # noqa: F401
     patch_tensors,
     plain_layers,
     plain_tensors,
+    reflected_layers,
     tree_layers,
     tree_tensors,
     write,
@@ -156,16 +157,20 @@ def forward_gradient(layers, t, v, condition, ar):
 
 
 def patched(op, t, v, s, condition, ar, w):
-    """sum_i P_i^T D(P_i y)."""
+    """sum_i P_i^T D(P_i y); at a reflecting border over a padded image, those of its edge counting half on each side."""
     (c, h, width), (ph, pw), (sh, sw) = op["image"], op["patch"], op["stride"]
     index = np.arange(c * h * width).reshape(c, h, width)
-    total = ar.array(np.zeros(c * h * width))
-    for i in range(0, h - ph + 1, sh):
-        for j in range(0, width - pw + 1, sw):
+    total, reflected = ar.array(np.zeros(c * h * width)), "border" in op
+    if reflected:
+        index = np.pad(index, ((0, 0), *((n // 2, n // 2) for n in (ph, pw))), mode="symmetric")
+    for i in range(0, index.shape[1] - ph + 1, sh):
+        for j in range(0, index.shape[2] - pw + 1, sw):
             at = index[:, i : i + ph, j : j + pw].ravel()
+            halves = (ph > 1 and i in (0, h)) + (pw > 1 and j in (0, width))
+            share = ar.number(sh * sw) / ar.number(ph * pw * 2**halves) if reflected else 1
             inner = run(op["layers"], t, {"y": v["y"][at], "sigma": v["sigma"]}, s, condition, ar, w)["D"]
             for k, value in zip(at, inner, strict=True):
-                total[k] = total[k] + value
+                total[k] = total[k] + share * value
     return total
 
 

@@ -27,6 +27,7 @@ CASES = {
     "plain": (zoo.plain_layers(), zoo.plain_tensors),
     "convex": (zoo.convex_layers(), zoo.convex_tensors),
     "patches": (zoo.patch_layers((1, 1, 3), (1, 2)), zoo.patch_tensors),
+    "reflected": (zoo.reflected_layers((1, 1, 3), (1, 2)), zoo.patch_tensors),
     "prior": (zoo.guided_prior(), zoo.mixture_tensors),
 }
 

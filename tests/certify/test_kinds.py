@@ -202,6 +202,13 @@ def test_mixtures_patches_and_guided_priors(tmp_path):
     assert structure_of(tmp_path, patches, tensors, shape=(1, 2, 3))
     assert not structure_of(tmp_path, patches, flipped(tensors, "share"), shape=(1, 2, 3))
     assert not structure_of(tmp_path, patches, flipped(tensors, "variances"), shape=(1, 2, 3))
+    image = (1, 2, 4)
+    reflected, tensors = zoo.reflected_layers(image, (2, 2), (1, 2)), zoo.patch_tensors(rng, 8, 4)
+    assert structure_of(tmp_path, reflected, tensors, shape=image)
+    assert not structure_of(tmp_path, reflected, flipped(tensors, "floor"), shape=image)
+    for patch, stride in (((2, 2), (1, 4)), ((2, 3), (1, 1))):
+        assert not structure_of(tmp_path, zoo.reflected_layers(image, patch, stride), tensors, shape=image)
+    tensors = zoo.patch_tensors(rng, 6)
     plain = [{**patches[0], "layers": [{"op": "elementwise", "out": "D", "in": "y", "fn": "sin"}]}, patches[1]]
     assert not structure_of(tmp_path, plain, tensors, shape=(1, 2, 3))
 
