@@ -3,13 +3,16 @@
     python benchmarks/networks.py losses [--models FOLDER]      # table of docs/networks.md
     python benchmarks/networks.py roundtrip [--images 256]      # likewise
     python benchmarks/networks.py seeds [--only mnist --share 0.3]  # trained anew from three seeds, with a share of the updates
+    python benchmarks/networks.py sizes                         # one network from 28×28 to 512×512
 
 FOLDER holds what ``fpjax train NAME --out FOLDER`` wrote; without it the embedded models are measured.
 """
 
 import argparse
 import dataclasses
+import functools
 import itertools
+import time
 from pathlib import Path
 
 import jax
@@ -17,7 +20,7 @@ import numpy as np
 
 import fpjax
 from fpjax import data
-from fpjax.models import recipes, store, training
+from fpjax.models import priors, recipes, store, training
 
 PAIRS = (
     ("digits-tree", "digits-plain"),
@@ -27,6 +30,7 @@ PAIRS = (
 )
 BANDS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, np.inf)
 STEPS = (2, 3, 5, 10, 20, 50)
+SIDES = (28, 64, 128, 256, 512)
 
 
 def opened(name: str, folder: Path | None):
@@ -111,9 +115,40 @@ def seeds(count: int, share: float, only: str | None) -> None:
         print(f"| {seed} | {data_set} | {counts} | {a:.5f} | {b:.5f} | {a / b:.3f} | {times} |", flush=True)
 
 
+def sizes(folder: Path | None, name: str = "photos-monotone") -> None:
+    """The time of one call and of a product with the Jacobian at several image sizes, least of three, warm."""
+    den, _ = opened(name, folder)
+    print("| image | one call, s | µs a pixel | product with J, s | µs a pixel |")
+    print("|---|---|---|---|---|")
+    for side in SIDES:
+        large = priors.at_size(den, side, side)
+        y = np.random.default_rng(0).standard_normal(large.shape).astype(np.float32)
+        cells = []
+        for function in (_call, _product):
+            seconds = min(clock(functools.partial(function, large, y)) for _ in range(4))  # the first compiles
+            cells += [f"{seconds:.3f}", f"{1e6 * seconds / side**2:.1f}"]
+        print(f"| {side}×{side} | {' | '.join(cells)} |", flush=True)
+
+
+@jax.jit
+def _call(den, y):
+    return den.fn(den.params, y, np.float32(0.5), np.int32(0))
+
+
+@jax.jit
+def _product(den, y):
+    return jax.jvp(lambda v: _call(den, v), (y,), (y,))[1]
+
+
+def clock(function) -> float:
+    start = time.perf_counter()
+    jax.block_until_ready(function())
+    return time.perf_counter() - start
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=["losses", "roundtrip", "seeds"])
+    parser.add_argument("part", choices=["losses", "roundtrip", "seeds", "sizes"])
     parser.add_argument("--models", type=Path)
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--seeds", type=int, default=3)
@@ -122,6 +157,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.part == "losses":
         losses(given.models)
+    elif given.part == "sizes":
+        sizes(given.models)
     elif given.part == "seeds":
         seeds(given.seeds, given.share, given.only)
     else:

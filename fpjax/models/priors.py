@@ -48,10 +48,11 @@ def function(part):
 
 
 def guided(den: Denoiser, weight: float) -> Denoiser:
-    """Guidance of the prior (T11): the exact denoiser of p(x0)·p(c|x0)^weight for each condition c, at guidance 1.
+    """Guidance of the prior (T11): the exact denoiser of sum_k p(k)·p(c|k)^weight·p(x0|k) for each condition c, at guidance 1.
 
-    The logits of each condition move from those without one, ``weight`` times as far; nothing else changes, so the result is
-    a posterior mean again, monotone at any weight, and costs no second evaluation. In a weighted mean each prior is guided.
+    k is the component of a mixture or the state of a tree's root. The logits of each condition move from those without one,
+    ``weight`` times as far; nothing else changes, so the result is a posterior mean again, monotone at any weight, and costs
+    no second evaluation. It is p(x0)·p(c|x0)^weight where x0 tells k. In a weighted mean each prior is guided.
 
     Args:
       den: a learned prior with conditions (of :mod:`fpjax.models`). weight: any finite number; 1 leaves ``den`` as it is.

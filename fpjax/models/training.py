@@ -25,7 +25,7 @@ from fpjax.models.store import write_atomic
 
 Progress = Callable[[int, int, float], None]
 CHUNK = 50  # updates in one point of the loss curve
-BATCH = 500  # images in one call of an evaluation
+BATCH = 100  # images in one call of an evaluation
 SOME = 2000  # images that the losses of a card are measured on, at most
 DROPOUT = 0.1  # share of samples trained without their condition
 
