@@ -39,11 +39,11 @@ def opened(name: str, folder: Path | None):
     return (store.load(path), store.read_card(path)) if path.exists() else None
 
 
-def by_band(den, dataset: str, count: int = 1000) -> np.ndarray:
+def by_band(den, dataset: str, count: int = 400) -> np.ndarray:
     """The held-out loss in each band of sigma, and over all, as in training."""
     split = data.load(dataset)
     network = lambda y, s, c: den.fn(den.params, y, s, c)  # noqa: E731
-    rows = np.asarray(training.evaluations(network, split.held_out[:count], split.held_out_labels[:count], 20))
+    rows = np.asarray(training.evaluations(network, split.held_out[:count], split.held_out_labels[:count], 10))
     inside = [(low <= rows[:, 0]) & (rows[:, 0] < high) for low, high in itertools.pairwise(BANDS)]
     return np.asarray([*(rows[at, 1].mean() for at in inside), rows[:, 1].mean()])
 

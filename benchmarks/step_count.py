@@ -1,6 +1,6 @@
 """The smallest number of steps at which inversion contracts, and at which it is unique (T12), on the embedded networks.
 
-    python benchmarks/step_count.py [--models FOLDER] [--images 32] [--levels 24]
+    python benchmarks/step_count.py [--models FOLDER] [--images 32] [--levels 24] [--only digits]
 
 At ``levels`` noise levels, K = the largest ||I - J_D|| and the least eigenvalue of the symmetric part of J_D over held-out
 images x + sigma·n. From N uniform steps, (1 - rho)·K < 1 at every step is contraction (T3), rho + (1 - rho)·lambda_min > 0
@@ -75,6 +75,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path)
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--levels", type=int, default=24)
+    parser.add_argument("--only", help="the networks of this data set alone")
     given = parser.parse_args()
     figure, (above, below) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     print("| model | largest K | contraction from N = | unique from N = |")
@@ -82,9 +83,10 @@ def main() -> None:
     for i, pair in enumerate(networks.PAIRS):
         for name, style in zip(pair, ("-", "--"), strict=True):
             found = networks.opened(name, given.models)
-            if found is None:
+            data_set = None if found is None else found[1]["training"]["recipe"]["dataset"]
+            if found is None or data_set != (given.only or data_set):
                 continue
-            x, c = fpjax.samples(found[1]["training"]["recipe"]["dataset"], given.images)
+            x, c = fpjax.samples(data_set, given.images)
             factors, moduli = curves(found[0].astype(np.float64), x.astype(np.float64), c, given.levels)
             unique = "2 (T6)" if found[0].facts.monotone else smallest(moduli > 0)
             print(f"| {name} | {factors.max():.2f} | {smallest(factors < 1)} | {unique} |", flush=True)

@@ -25,8 +25,8 @@ from fpjax.models.store import write_atomic
 
 Progress = Callable[[int, int, float], None]
 CHUNK = 50  # updates in one point of the loss curve
-BATCH = 100  # images in one call of an evaluation
-SOME = 2000  # images that the losses of a card are measured on, at most
+BATCH = 20  # images in one call of an evaluation: more do not fit a cache
+SOME = 1000  # images that the losses of a card are measured on, at most
 DROPOUT = 0.1  # share of samples trained without their condition
 
 
