@@ -17,15 +17,14 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from networks import PRECISIONS, STEPS, errors_of
 
 import fpjax
 from fpjax import data
 from fpjax.denoiser import Denoiser
 from fpjax.models import priors, quality, store
 
-STEPS = (2, 3, 5, 10, 20, 50)
 WEIGHTS = (1.0, 3.0, 7.5, 15.0)
-PRECISIONS = ((np.float64, 1e-13, 1e-10), (np.float32, 1e-6, 1e-4))  # dtype, tolerance, goal of the relative error
 FIGURE = Path(__file__).parent.parent / "docs" / "figures" / "guidance.png"
 
 
@@ -52,16 +51,6 @@ def methods(monotone: str, plain: str, folder: Path | None) -> tuple[list[Method
     return found + [Method(plain, "classifier-free", store.load(path)) for path in paths[1:]], sets.pop()
 
 
-def again(method: Method, weight: float, x, c, steps: int, dtype, tol: float) -> tuple[np.ndarray, np.ndarray]:
-    """The relative error of each image that was inverted and generated again, and whether all of its steps were solved."""
-    den, w = method.at(weight)
-    process, x = fpjax.process.ddim(steps), x.astype(dtype)
-    found = fpjax.invert(den, x, process, condition=c, guidance=w, tol=tol, history=False)
-    back = np.nan_to_num(np.asarray(fpjax.generate(den, found.latent, process, condition=c, guidance=w)), nan=np.inf)
-    errors, sizes = (np.linalg.norm(v.reshape(len(x), -1).astype(np.float64), axis=1) for v in (back - x, x))
-    return errors / sizes, found.solved[:, -1]
-
-
 def rows(compared: list[Method], weights: list[float]) -> list[tuple[Method, float]]:
     """Every method at every weight; at 1 both ways to guide the first network are that network, so one is enough."""
     return [(method, w) for method in compared for w in weights if w != 1 or method is not compared[1]]
@@ -78,7 +67,8 @@ def roundtrip(compared: list[Method], dataset: str, images: tuple[int, int], ste
             x, c = fpjax.samples(dataset, count)
             cells, every = [], np.ones(count, bool)
             for n in steps:
-                errors, solved = again(method, weight, x, c, n, dtype, tol)
+                den, w = method.at(weight)
+                errors, solved = errors_of(den, x.astype(dtype), c, n, tol, w)
                 cells.append(f"{errors.max():.0e}, {np.mean(errors > goal):.0%}")
                 every &= solved
             row = (method.network, method.way, f"{weight:g}", str(count), np.dtype(dtype).name, *cells)

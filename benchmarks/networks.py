@@ -30,6 +30,7 @@ PAIRS = (
 )
 BANDS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, np.inf)
 STEPS = (2, 3, 5, 10, 20, 50)
+PRECISIONS = ((np.float64, 1e-13, 1e-10), (np.float32, 1e-6, 1e-4))  # dtype, tolerance, goal of the relative error
 SIDES = (28, 64, 128, 256, 512)
 
 
@@ -80,21 +81,21 @@ def roundtrip(folder: Path | None, images: int, only: str | None) -> None:
         x, c = fpjax.samples(found[1]["training"]["recipe"]["dataset"], images)
         for steps in STEPS:
             cells = []
-            for dtype, tol, goal in ((np.float64, 1e-13, 1e-10), (np.float32, 1e-6, 1e-4)):
-                errors = errors_of(found[0].astype(dtype), x.astype(dtype), c, steps, tol)
+            for dtype, tol, goal in PRECISIONS:
+                errors, _ = errors_of(found[0], x.astype(dtype), c, steps, tol)
                 cells += [f"{errors.max():.1e}", f"{np.mean(~(errors <= goal)):.1%}"]
             print(f"| {name} | {steps} | {' | '.join(cells)} |", flush=True)
 
 
-def errors_of(den, x, c, steps: int, tol: float) -> np.ndarray:
-    """|x' - x|/|x| of each image, infinite where a step was not solved."""
-    process = fpjax.process.ddim(steps)
-    condition = c if den.conditions else None
-    found = fpjax.invert(den, x, process, condition=condition, tol=tol, history=False)
-    again = np.asarray(fpjax.generate(den, found.latent, process, condition=condition))
-    flat = [np.asarray(v).reshape(len(x), -1) for v in (again - x, x)]
+def errors_of(den, x, c, steps: int, tol: float, guidance: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """|x' - x|/|x| of each image that was inverted and generated again, infinite where that is not finite; and whether all of
+    its steps were solved."""
+    process, condition = fpjax.process.ddim(steps), c if den.conditions else None
+    found = fpjax.invert(den, x, process, condition=condition, guidance=guidance, tol=tol, history=False)
+    again = np.asarray(fpjax.generate(den, found.latent, process, condition=condition, guidance=guidance))
+    flat = [np.asarray(v, np.float64).reshape(len(x), -1) for v in (again - x, x)]
     errors = np.linalg.norm(flat[0], axis=1) / np.linalg.norm(flat[1], axis=1)
-    return np.where(np.isfinite(errors), errors, np.inf)
+    return np.where(np.isfinite(errors), errors, np.inf), found.solved[:, -1]
 
 
 def seeds(count: int, share: float, only: str | None) -> None:

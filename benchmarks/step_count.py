@@ -17,42 +17,30 @@ import matplotlib
 matplotlib.use("Agg")
 jax.config.update("jax_enable_x64", True)
 
+import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import networks
 import numpy as np
 
 import fpjax
-from fpjax.denoiser import evaluate
+from fpjax.adapting import largest, network
 from fpjax.jacobian import spectrum
 
 COUNTS = sorted({*range(2, 31), *(round(v) for v in np.geomspace(30, 1000, 60))})
 FIGURE = Path(__file__).parent.parent / "docs" / "figures" / "step-count.png"
 
 
-@jax.jit
-def measured(den, images, conditions, sigma, key):
-    """K and the least eigenvalue of the symmetric part, over the images noised to one level."""
-    noise = jax.random.normal(key, images.shape, images.dtype)
-
-    def one(y, c):
-        found = spectrum(_network, y, (den, sigma, c), key, tol=1e-3)
-        return found.departure.value, found.symmetric.low
-
-    departures, low = jax.lax.map(lambda a: one(*a), (images + sigma * noise, conditions), batch_size=8)
-    return departures.max(), low.min()
-
-
-def _network(y, params):
-    den, sigma, condition = params
-    return evaluate(den, y, sigma, condition, 1.0)
+def measured(y, params, key):
+    """||I - J_D|| and minus the least eigenvalue of the symmetric part."""
+    found = spectrum(network, y, params, key, tol=1e-3)
+    return jnp.stack([found.departure.value, -found.symmetric.low])
 
 
 def curves(den, images, conditions, levels: int):
     """For each number of steps the largest contraction factor and the least modulus over its steps."""
     ends = fpjax.process.ddim(2).sigmas
     nodes = np.geomspace(float(ends[0]), float(ends[-1]), levels)
-    keys = jax.random.split(jax.random.key(0), levels)
-    found = np.asarray([measured(den, images, conditions, s, k) for s, k in zip(nodes, keys, strict=True)])
+    found = largest(measured, den, images, nodes, condition=conditions) * np.asarray([[1, -1]])
     factors, moduli = [], []
     for count in COUNTS:
         sigmas = np.asarray(fpjax.process.ddim(count).sigmas)

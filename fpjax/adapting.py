@@ -5,6 +5,7 @@ SAMPLED: a lower estimate of the supremum, so the factor is met at the points lo
 Not in this room: grids that do not look at the denoiser (process).
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -20,6 +21,7 @@ from fpjax.trajectory import invert, prepare, round_trip
 
 LEVELS = 24  # noise levels at which K is measured; in between it is interpolated in log sigma
 MOST = 2000  # the longest grid
+BATCH = 32  # images measured at once
 
 
 def departures(den: Denoiser, images, sigmas, *, condition=None, guidance: float = 1.0, seed: int = 0) -> np.ndarray:
@@ -28,25 +30,43 @@ def departures(den: Denoiser, images, sigmas, *, condition=None, guidance: float
     Raises:
       FpjaxError: for bad input; see :func:`fpjax.trajectory.prepare`.
     """
+    return largest(_departure, den, images, sigmas, condition=condition, guidance=guidance, seed=seed)
+
+
+def largest(measure: Callable, den: Denoiser, images, sigmas, *, condition=None, guidance: float = 1.0, seed: int = 0):
+    """The largest of ``measure(y, params, key)`` over the images noised to each level, shape (len(sigmas), ...).
+
+    Args:
+      measure: a top-level function of a point y, what :func:`network` takes, and a key. The rest: see
+        :func:`fpjax.trajectory.prepare`.
+
+    Raises:
+      FpjaxError: for bad input.
+    """
     x = prepare(den, images, condition, guidance)
-    dtype = x.z.dtype
-
-    @jax.jit
-    def at(sigma, key):
-        noise = jax.random.normal(key, x.z.shape, dtype)
-
-        def one(y, c):
-            return spectrum(_guided, y, (x.den, sigma, c, x.guidance), key, tol=1e-3).departure.value
-
-        return jnp.max(jax.vmap(one)(x.z + sigma * noise, x.condition))
-
     keys = jax.random.split(jax.random.key(seed), len(sigmas))
-    return np.asarray([float(at(jnp.asarray(s, dtype), k)) for s, k in zip(sigmas, keys, strict=True)])
+    return np.asarray([_largest(measure, x, jnp.asarray(s, x.z.dtype), k) for s, k in zip(sigmas, keys, strict=True)])
 
 
-def _guided(y, p):
-    den, sigma, c, guidance = p
+@functools.partial(jax.jit, static_argnums=0)
+def _largest(measure, x, sigma, key):
+    noise = jax.random.normal(key, x.z.shape, x.z.dtype)
+
+    def one(a):
+        y, c = a
+        return measure(y, (x.den, sigma, c, x.guidance), key)
+
+    return jnp.max(jax.lax.map(one, (x.z + sigma * noise, x.condition), batch_size=BATCH), axis=0)
+
+
+def network(y, params):
+    """D at y, for params = (denoiser, sigma, condition, guidance)."""
+    den, sigma, c, guidance = params
     return evaluate(den, y, sigma, c, guidance)
+
+
+def _departure(y, params, key):
+    return spectrum(network, y, params, key, tol=1e-3).departure.value
 
 
 def greedy(sigma_min: float, sigma_max: float, rate: float, bound: Callable) -> np.ndarray:

@@ -9,15 +9,14 @@ prior, which has no limit (:func:`fpjax.models.priors.guided`).
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fpjax.denoiser import Denoiser, Facts, check_guidance, evaluate, predict
+from fpjax.adapting import largest, network
+from fpjax.denoiser import Denoiser, Facts, check_guidance, evaluate
 from fpjax.evidence import Evidence, FpjaxError
 from fpjax.jacobian import extreme_eigenvalues, symmetric_part
 from fpjax.process import Process
-from fpjax.trajectory import prepare
 
 
 class Limits(NamedTuple):
@@ -46,7 +45,7 @@ def limits(den: Denoiser, process: Process, *, images, seed: int = 0) -> Limits:
         raise FpjaxError(f"T11 needs a monotone denoiser with conditions, and {den.name} is not declared to be one")
     levels, rho = np.asarray(process.sigmas[1:]), np.asarray(process.rho)
     if den.facts.lipschitz is None:
-        found, evidence = _largest(den, images, levels, seed), Evidence.SAMPLED
+        found, evidence = largest(_high, den, images, levels, seed=seed), Evidence.SAMPLED  # without a condition: J_0
     else:
         found, evidence = np.asarray([float(den.facts.lipschitz(s)) for s in levels]), Evidence.ASSUMED
     with np.errstate(divide="ignore"):
@@ -84,19 +83,7 @@ def _stepwise(params, y, sigma, condition):
     return evaluate(params["inner"], y, sigma, condition, params["weights"][at])
 
 
-def _largest(den: Denoiser, images, levels, seed: int) -> np.ndarray:
-    """The largest eigenvalue of the symmetric part of J_0 over the noised images, for each level."""
-    x = prepare(den, images)
-
-    @jax.jit
-    def at(den, z, sigma, key):
-        noise = jax.random.normal(key, z.shape, z.dtype)
-
-        def one(y):
-            network = lambda v: predict(den, v, sigma, jnp.int32(den.null))  # noqa: E731
-            return extreme_eigenvalues(symmetric_part(network, y), y.size, key, tol=1e-3, dtype=y.dtype).high
-
-        return jnp.max(jax.lax.map(one, z + sigma * noise, batch_size=8))
-
-    keys = jax.random.split(jax.random.key(seed), len(levels))
-    return np.asarray([float(at(x.den, x.z, jnp.asarray(s, x.z.dtype), k)) for s, k in zip(levels, keys, strict=True)])
+def _high(y, params, key):
+    """The largest eigenvalue of the symmetric part of the Jacobian."""
+    operator = symmetric_part(lambda v: network(v, params), y)
+    return extreme_eigenvalues(operator, y.size, key, tol=1e-3, dtype=y.dtype).high

@@ -39,6 +39,19 @@ def test_limits_are_t11s():
     assert declared.evidence is Evidence.ASSUMED
 
 
+def stepped(params, y, sigma, condition):
+    """D_c = 0, and D_0 = gain·y where y is above 5."""
+    return jnp.where((condition == 1) & (y > 5), params, 0.0) * y
+
+
+def test_limits_are_those_of_the_worst_image():
+    grid, x = fpjax.process.from_sigmas(np.asarray([0.01, 0.1, 1.0]), "ddim"), np.asarray([[-30.0], [30.0], [-30.0]])
+    facts = Facts(symmetric=True, monotone=True)
+    den = Denoiser(jnp.asarray(0.7), stepped, (1,), "x0", ("only",), facts)
+    assert np.allclose(guidance.limits(den, grid, images=x).lipschitz, 0.7)
+    assert np.allclose(guidance.limits(den, grid, images=x[:1]).lipschitz, 0.0)
+
+
 def test_safe_keeps_a_modulus_where_the_wanted_weight_has_none():
     """F' = rho + (1 - rho)(1 - w)·gain, which the limit makes zero: here T11 is sharp."""
     grid, den = fpjax.process.ddim(4), of_gain(0.9)

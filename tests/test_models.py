@@ -311,6 +311,21 @@ def test_a_broken_prior_is_refused_in_one_sentence(broken, kind, tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_windows_far_larger_than_their_images_are_refused(tmp_path):
+    """A small file may name windows of any power of two, which no memory holds."""
+    from proofs_checks import certificates
+
+    card = prior()[0]
+    for window, fits in ((4, True), (8, False), (1 << 20, False)):
+        tensors = certificates.tree_tensors(np.random.default_rng(0), (2, 3), classes=2, window=window)
+        store.save(tmp_path, card, tensors)
+        if fits:
+            assert store.load(tmp_path)(np.zeros((2, 3), np.float32), 1.0, 0).shape == (2, 3)
+        else:
+            with pytest.raises(FpjaxError, match="do not fit images"):
+                store.load(tmp_path)
+
+
 @pytest.mark.parametrize("shape", [(6,), (3, 2, 2), (1, 6, 6), (2, 1), (5, 2, 3, 3)], ids=str)
 @pytest.mark.parametrize("values", [4, 9, 36])
 def test_patches_that_do_not_fit_their_images_are_refused(shape, values, tmp_path):

@@ -10,7 +10,7 @@ from flint import arb, arb_mat  # pyright: ignore[reportMissingModuleSource]
 
 from fpjax.certify.enclosure import KEYS, OPS, PRIME, Run, Value, constant, gained, share, softmax, total
 from fpjax.certify.matrices import INF, ONE, ZERO, balls, dot, largest, upper
-from fpjax.certify.reading import MAX_LAYERS, anything, listof, require, whole, word
+from fpjax.certify.reading import MAX_ENTRIES, MAX_LAYERS, anything, listof, require, whole, word
 
 # ---- gradients of potentials: a list of layers backwards ----
 
@@ -87,11 +87,9 @@ def strip(length: int, n: int, stride: int, reflected: bool) -> list[tuple[arb, 
     which see the same, count once, those at -n/2 and length - n/2, their own mirror images, half. So each pixel has the
     weights of n/stride patches, times stride/n.
     """
-    fits = n % stride == 0 and length % stride == 0 and (n % 2 == 0 or n == 1)
-    require(
-        fits or not reflected,
-        "patches: reflection needs even sides, of which as of the image's the stride is a divisor",
-    )
+    if reflected:
+        fits = n % stride == 0 and length % stride == 0 and (n % 2 == 0 or n == 1)
+        require(fits, "patches: reflection needs even sides, of which as of the image's the stride is a divisor")
     if not reflected or n == 1:
         return [(ONE, [*range(v, v + n)]) for v in range(0, length - n + 1, stride)]
     first, last, found = -(n // 2), length - n // 2, []
@@ -124,11 +122,9 @@ def op_patches(run: Run, values: dict, layer: dict) -> Value:
             jacobians.append(cut.T @ d.M @ cut * weight)
         for p, i in enumerate(at):
             out[i], covers[i] = out[i] + weight * d.c[p], covers[i] + weight
-    m, e = (
-        None if run.radius is None else total([run.model.matrix.eye(n, ZERO), *jacobians]),
-        largest([d.e for d in parts]),
-    )
-    return run.value(out, m, INF if unbounded else largest(covers) * e, 3, all(d.psd for d in parts))
+    m = None if run.radius is None else total([run.model.matrix.eye(n, ZERO), *jacobians])
+    e = INF if unbounded else largest(covers) * largest([d.e for d in parts])
+    return run.value(out, m, e, 3, all(d.psd for d in parts))
 
 
 def mixture_parts(run: Run, layer: dict) -> tuple:
@@ -220,146 +216,12 @@ def mixture_change(p: list[arb], n: list[arb], h: list[arb], radius: arb) -> arb
     return min(first, second)
 
 
-# ---- latent trees ----
-
-
-def merges(height: int, width: int) -> list[tuple[int, int, int, int]]:
-    """For each merge, longer side first and columns if they tie: how many rows and columns are joined, and the regions before."""
-    found = []
-    while height * width > 1:
-        down, across = (2, 1) if height > width else (1, 2)
-        found.append((down, across, height, width))
-        height, width = -(-height // down), -(-width // across)
-    return found
-
-
-def fixed(height: int, width: int, shapes: list) -> list[tuple[int, list]]:
-    """For each merge of fixed regions how many there are after it; and for each of its weights (a, b), the regions before it
-    that have them, each with the one that it becomes part of."""
-    found = []
-    require(len(shapes) == len(merges(height, width)), "tree: one tensor for each merge")
-    for (down, across, h, w), (a, b) in zip(merges(height, width), shapes, strict=True):
-        require((a, b) in ((h, w), (down, across)), "tree: weights of all regions, or of two alike")
-        uses, rows, columns = [[] for _ in range(a * b)], -(-h // down), -(-w // across)
-        for i in range(h * w):
-            uses[i // w % a * b + i % w % b].append((i, i // w // down * columns + i % w // across))
-        found.append((rows * columns, uses))
-    return found
-
-
-def slid(height: int, width: int, n: int, shapes: list) -> list[tuple[int, list]]:
-    """The same for windows of n*n pixels, wherever they meet the image: a region and the one beside it, and all at last."""
-    h, w, down, across, found = height + 2 * (n - 1), width + 2 * (n - 1), 1, 1, []
-    for (two, _, _, _), shape in zip(merges(n, n), shapes, strict=False):
-        require(shape == ((2, 1) if two == 2 else (1, 2)), "tree: windows share their weights")
-        i, j = (down, 0) if two == 2 else (0, across)
-        new = [divmod(k, w - j) for k in range((h - i) * (w - j))]
-        beside = [[((r + p) * w + c + q, k) for k, (r, c) in enumerate(new)] for p, q in ((0, 0), (i, j))]
-        found.append((len(new), beside))
-        h, w, down, across = h - i, w - j, down + i, across + j
-    return [*found, (1, [[(v, 0) for v in range(h * w)]])]
-
-
-def tree_parts(run: Run, layer: dict) -> tuple:
-    """What a latent tree's tensors say: means, variances, the weights of each step up, the root's logits; the steps, and the
-    side of its windows, 1 for fixed regions."""
-    key, model, names = ("tree", str(layer)), run.model, [layer["leaf"], *layer["levels"]]
-    if key not in model.cache:
-        inner, levels = model.shape(layer["means"])[0], []
-        means, variances = (balls(model.tensor(layer[k], inner)) for k in ("means", "variances"))
-        require(all(v >= 0 for v in variances), "tree: a variance is negative")
-        shapes = [(*model.shape(name), 0, 0, 0)[:3] for name in names]
-        for name, (a, b, K) in zip(names, shapes, strict=True):
-            flat, size = model.tensor(name, a, b, K, inner), K * inner
-            require(all(v > 0 for v in flat), "tree: a weight is not positive")
-            parts = [model.matrix.of(K, inner, flat[i * size : i * size + size]) for i in range(a * b)]
-            levels.append([(m, m.T) for m in parts])
-            inner = K
-        places, image = [shape[:2] for shape in shapes], tuple(layer["image"])
-        root = balls(model.tensor(layer["root"], model.classes + 1, inner))
-        n = 2 ** (len(names) // 2) if len(names) > 2 and places[-1] == (1, 1) else 1
-        require(n == 1 or len(names) % 2 == 1, "tree: windows need a tensor for each merge, and one more")
-        steps = slid(image[0], image[1], n, places) if n > 1 else fixed(image[0], image[1], places)
-        model.cache[key] = means, variances, levels, root, steps, n
-    return model.cache[key]
-
-
-def op_tree(run: Run, values: dict, layer: dict) -> Value:
-    """The posterior mean of a latent tree (E3): up the tree x_k = log sum_j w_kj exp(x_j), where x_j adds the parts of a
-    region, and down again the derivatives of the root's logarithm, which at a pixel are the probabilities r_j of its Gaussians:
-    D_i = sum_j r_j (mean_j + variance_j (y_i - mean_j) / (variance_j + s^2)).
-
-    D is the gradient of s^2 log p(y) + |y|^2/2. With |y_i|^2 / 2 s^2 for each of its pixels, what a region's state adds up
-    to is convex: at a pixel a convex quadratic, above it logarithms of sums of exponentials of convex functions, and sums.
-    Each pixel lies in n^2 windows of n*n pixels, the sum of which counts 1/n^2; those without a pixel do not depend on it.
-    """
-    y, s2, (h, w) = values["y"], run.sigma * run.sigma, layer["image"]
-    means, variances, levels, table, steps, n = tree_parts(run, layer)
-    require(h * w == len(y.c), "tree: the image does not fit y")
-    wide, K = w + 2 * (n - 1), levels[-1][0][0].shape[0]
-    at = [(i // w + n - 1) * wide + i % w + n - 1 for i in range(h * w)]  # where y lies among its windows' pixels
-    away = [[p - m for m in means] for p in y.c]
-    x = [[ZERO] * len(means)] * ((h + 2 * (n - 1)) * wide)
-    for i, row in zip(at, away, strict=True):
-        x[i] = [-((v + s2).log() + q * q / (v + s2)) / 2 for q, v in zip(row, variances, strict=True)]
-    climbed = []
-    for level, (size, uses) in zip(levels, steps, strict=True):
-        x, way = climb(run, level, size, uses, x)
-        climbed.append(way)
-    logits, null = table[run.condition * K : run.condition * K + K], table[-K:]
-    if "guidance" in layer:
-        logits = [q + run.guidance * (p - q) for p, q in zip(logits, null, strict=True)]
-    g = [[v / n**2 for v in softmax([a + b / n**2 for a, b in zip(logits, x[0], strict=True)])]]
-    for level, (_, uses), (raised, sums) in reversed(list(zip(levels, steps, climbed, strict=True))):
-        g = descend(run, level, uses, raised, sums, g)
-    gains = [v / (v + s2) for v in variances]
-    pulled = [[m + b * q for m, b, q in zip(means, gains, row, strict=True)] for row in away]
-    c = [dot(g[i], to) for i, to in zip(at, pulled, strict=True)]
-    if run.radius is None:
-        return Value(c, c, None, ZERO, 3, True)
-    return run.value(c, run.model.matrix.eye(len(c), ZERO, run.columns), INF, 3, True)  # no bound of J: only its sign
-
-
-def rows_times(run: Run, rows: list, m) -> list[list[arb]]:
-    """Each row times a matrix."""
-    (inner, outer), n = m.shape, len(rows)
-    run.model.tick(n * inner * outer)
-    flat = (run.model.matrix.of(n, inner, (v for row in rows for v in row)) @ m).entries()
-    return [flat[i * outer : i * outer + outer] for i in range(n)]
-
-
-def climb(run: Run, level: list, size: int, uses: list, x: list) -> tuple[list, tuple]:
-    """The ``size`` regions above x, each the sum of its parts' log sum_j w_kj exp(x_j); and exp(x - top) and these sums."""
-    tops = [max((v.mid() for v in row), key=float) for row in x]
-    raised = [[(v - t).exp() for v in row] for row, t in zip(x, tops, strict=True)]
-    above, sums = [[ZERO] * level[0][0].shape[0]] * size, []
-    for (_, transposed), pairs in zip(level, uses, strict=True):
-        sums.append(rows_times(run, [raised[i] for i, _ in pairs], transposed))
-        for (i, to), row in zip(pairs, sums[-1], strict=True):
-            above[to] = [a + v.log() + tops[i] for a, v in zip(above[to], row, strict=True)]
-    return above, (raised, sums)
-
-
-def descend(run: Run, level: list, uses: list, raised: list, sums: list, g: list) -> list:
-    """The derivatives in the regions below from those in the regions above."""
-    below = [[ZERO] * len(raised[0])] * len(raised)
-    for (m, _), pairs, mine in zip(level, uses, sums, strict=True):
-        quotients = [[a / b for a, b in zip(g[to], v, strict=True)] for (_, to), v in zip(pairs, mine, strict=True)]
-        down = rows_times(run, quotients, m)
-        for (i, _), row in zip(pairs, down, strict=True):
-            below[i] = [a + b * c for a, b, c in zip(below[i], raised[i], row, strict=True)]
-    return below
-
-
 PROGRAM, PAIR = listof(anything, 1, MAX_LAYERS), listof(whole(1, 4096), 2)
 MIX = dict.fromkeys(("means", "factors", "variances", "floor", "logits"), anything)
-TREE = ("means", "variances", "leaf", "root")
 OPS |= {
     "logsumexp": (op_logsumexp, KEYS),
     "gradient": (op_gradient, {"in": word("y"), "layers": PROGRAM}),
     "patches": (op_patches, {"in": word("y"), "image": listof(whole(1, 4096), 3), "patch": PAIR, "stride": PAIR,
                              "layers": PROGRAM, "border?": word("reflect")}),
-    "tree": (op_tree, {"in": word("y"), "image": PAIR, **dict.fromkeys(TREE, anything), "levels": listof(anything, 0, 64),
-                       "guidance?": word("prior")}),
     "mixture": (op_mixture, {"in": word("y"), **MIX, "guidance?": word("prior")}),
 }  # fmt: skip

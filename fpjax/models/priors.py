@@ -18,6 +18,7 @@ from fpjax.denoiser import Denoiser
 from fpjax.evidence import FpjaxError
 from fpjax.models import mixture, patches, tree
 
+FUNCTIONS = {"learned-mixture": mixture.denoise, "patch-mixture": patches.denoise, "latent-tree": tree.denoise}
 KNOTS = tuple(x / 8 for x in range(-9, 11, 2))  # of ln(sigma)/4: one every factor e in sigma, from 0.011 to 90
 
 
@@ -33,18 +34,13 @@ def denoise(params, y, sigma, condition):
     shares = jax.nn.softmax(params["weight"] @ bends + params["bias"])
     out = jnp.zeros_like(y)
     for share, part in zip(shares, params["parts"], strict=True):
-        out += share * function(part)(part, y, sigma, condition)
+        out += share * FUNCTIONS[kind_of(part)](part, y, sigma, condition)
     return out
 
 
 def kind_of(part) -> str:
     """Which prior parameters or tensors by these names are of."""
     return "latent-tree" if "leaf" in part else "patch-mixture" if "patch_means" in part else "learned-mixture"
-
-
-def function(part):
-    """The pure function of a prior's parameters."""
-    return {"latent-tree": tree, "patch-mixture": patches, "learned-mixture": mixture}[kind_of(part)].denoise
 
 
 def guided(den: Denoiser, weight: float) -> Denoiser:
@@ -60,7 +56,7 @@ def guided(den: Denoiser, weight: float) -> Denoiser:
     Raises:
       FpjaxError: for another kind of denoiser, one without conditions, or a weight that is not finite.
     """
-    if den.fn not in (mixture.denoise, tree.denoise, patches.denoise, denoise) or not den.conditions:
+    if den.fn not in (*FUNCTIONS.values(), denoise) or not den.conditions:
         raise FpjaxError(
             f"{den.name} is no learned prior with conditions, so its prior cannot be guided; use guidance="
         )
@@ -85,13 +81,7 @@ def at_size(den: Denoiser, height: int, width: int) -> Denoiser:
     Raises:
       FpjaxError: for a denoiser any part of which knows the size of its images, or a size that is too small.
     """
-    parts = (
-        den.params["parts"]
-        if den.fn is denoise
-        else [den.params]
-        if den.fn in (tree.denoise, patches.denoise)
-        else [{}]
-    )
+    parts = den.params["parts"] if den.fn is denoise else [den.params if den.fn in FUNCTIONS.values() else {}]
     least = 1
     for part in parts:
         if "patch_means" in part:
@@ -170,13 +160,13 @@ def _wanted(kind: str, named: dict, shape: tuple[int, ...], rows: int) -> dict[s
         return have[axis] if len(have) > axis else 0
 
     if kind in ("learned-mixture", "patch-mixture"):
-        means = "means" if kind == "learned-mixture" else "patch_means"
-        k, rank, size = free(means, 0), free("factors", 2), math.prod(shape)
+        means, size = "means", math.prod(shape)
         if kind == "patch-mixture":
-            size = free(means, 1)
+            means, size = "patch_means", free("patch_means", 1)
             n = patches.side(size, _channels(shape)) if len(shape) in (2, 3) else 0
             if not 1 <= n <= 2 * min(shape[-2:]):
                 raise FpjaxError(f"patches of {size} values do not fit images of shape {shape}; train the model again")
+        k, rank = free(means, 0), free("factors", 2)
         rest = {"variances": (k, rank), "floor": (k,), "logits": (rows, k)}
         return {means: (k, size), "factors": (k, size, rank)} | rest
     if kind == "latent-tree":
@@ -197,6 +187,8 @@ def _tree_wanted(named: dict, shape: tuple[int, ...], rows: int) -> dict[str, tu
     have = {name: (*value.shape, 0, 0, 0)[:3] for name, value in named.items()}
     names = ["leaf", *(f"level.{i}" for i in range(_count(named, "level")))]
     side = tree.window([named[name] for name in names if name in named])
+    if side > 2 * max(shape):
+        raise FpjaxError(f"windows of {side}×{side} do not fit images of shape {shape}; train the model again")
     size, inner = (side, side) if side else shape, have.get("means", (0,))[0]
     wanted: dict[str, tuple[int, ...]] = {"means": (inner,), "variances": (inner,)}
     for i, (regions, axis) in enumerate(zip(tree.sizes(*size), tree.merges(*size), strict=True)):

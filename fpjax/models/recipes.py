@@ -20,7 +20,6 @@ MONOTONE = {
     "prior-sum": "T6: positive multiples of gradients of convex functions (fpjax.models.priors)",
 }
 LEARNED = {"learned-mixture": LearnedMixture, "patch-mixture": PatchMixture, "latent-tree": LatentTree}
-PARTS = {"mixture": LearnedMixture, "patches": PatchMixture, "tree": LatentTree}  # of a "prior-sum"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Recipe:
     Attributes:
       kind: "learned-mixture", "patch-mixture", "latent-tree", "prior-sum", "edm-network" or "unet".
       dataset: a name of :mod:`fpjax.data`.
-      options: arguments of the architecture; of "prior-sum", those of each part by its name (PARTS).
+      options: arguments of the architecture; of "prior-sum", those of each part by its kind (LEARNED).
       updates, batch, learning_rate, weight_decay: of AdamW with a cosine schedule and up to 200 updates of warm-up.
       chunk: images whose gradient is computed at once on one device, 0 for all of a batch: as many as its cache takes.
       ema: decay of the running average of the parameters, which is what is kept.
@@ -50,18 +49,17 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain data."""
-        parts = (
-            [[name, dict(given)] for name, given in self.options] if self.kind == "prior-sum" else dict(self.options)
-        )
-        return dataclasses.asdict(self) | {"options": parts}
+        several = self.kind == "prior-sum"  # parts of one kind may come twice
+        options = [[kind, dict(given)] for kind, given in self.options] if several else dict(self.options)
+        return dataclasses.asdict(self) | {"options": options}
 
 
 TREE = (("states", 60), ("gaussians", 24), ("alike", 4))
 FOREST = (("states", 64), ("gaussians", 24), ("window", 8))
-SUM = (("mixture", (("per_class", 2), ("rank", 9))), ("tree", TREE), ("tree", FOREST))
+SUM = (("learned-mixture", (("per_class", 2), ("rank", 9))), ("latent-tree", TREE), ("latent-tree", FOREST))
 COLOURED = (
-    ("patches", (("components", 80), ("rank", 24), ("side", 8))),
-    ("patches", (("components", 20), ("rank", 12), ("side", 16))),
+    ("patch-mixture", (("components", 80), ("rank", 24), ("side", 8))),
+    ("patch-mixture", (("components", 20), ("rank", 12), ("side", 16))),
 )
 RECIPES = {
     "digits-monotone": Recipe(
@@ -109,7 +107,7 @@ def build(r: Recipe) -> nnx.Module:
     if r.kind in LEARNED:
         return LEARNED[r.kind](*start, seed=r.seed, **options)
     if r.kind == "prior-sum":
-        return PriorSum([PARTS[name](*start, seed=r.seed, **dict(given)) for name, given in r.options], *start[:2])
+        return PriorSum([LEARNED[kind](*start, seed=r.seed, **dict(given)) for kind, given in r.options], *start[:2])
     if r.kind == "unet":
         return UNet(shape, conditions, rngs=nnx.Rngs(r.seed), **options)
     return EDMNetwork(split.train[0].size, conditions, rngs=nnx.Rngs(r.seed), **options)

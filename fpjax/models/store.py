@@ -24,17 +24,12 @@ from safetensors.numpy import save as save_tensors
 from fpjax import schemas
 from fpjax.denoiser import Denoiser, Facts
 from fpjax.evidence import FpjaxError
-from fpjax.models import mixture, patches, priors, tree
+from fpjax.models import mixture, priors
 from fpjax.models.monotone import LatentTree, LearnedMixture, PatchMixture, PriorSum
 from fpjax.models.plain import EDMNetwork, UNet
 
 FORMAT = "fpjax-model/1"
-PRIORS = {
-    "learned-mixture": mixture.denoise,
-    "patch-mixture": patches.denoise,
-    "latent-tree": tree.denoise,
-    "prior-sum": priors.denoise,
-}
+PRIORS = priors.FUNCTIONS | {"prior-sum": priors.denoise}
 NETWORKS: dict[str, Any] = {"edm-network": EDMNetwork, "unet": UNet}
 WEIGHTS = Path(__file__).parent / "weights"
 SCHEMA = json.loads((Path(__file__).parent / "card.schema.json").read_text())

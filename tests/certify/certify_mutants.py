@@ -395,6 +395,7 @@ def tree_cases(folder):
         ("a variance is negative", {}, {"variances": minus}),
         ("one tensor for each merge", {"levels": []}, {}),
         ("and one more", {"levels": ["level.0", "last", "last"]}, {"last": np.ones((1, 1, 3, 3))}),
+        ("too large for the kernel", {"levels": ["level.0"] * 21 + ["last"]}, {"last": np.ones((1, 1, 3, 3))}),
         ("windows share", {"levels": ["level.0", "last"]}, {"last": np.ones((1, 1, 3, 3))}),
         ("of all regions, or of two alike", {}, {"leaf": tensors["leaf"][:, :1]}),
         ("of all regions, or of two alike", {}, {"leaf": tensors["leaf"][:1, :1]}),
