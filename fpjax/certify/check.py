@@ -16,7 +16,7 @@ from pathlib import Path
 
 from flint import ctx  # pyright: ignore[reportMissingModuleSource]
 
-FILES = ("reading", "matrices", "enclosure", "layers", "lipsdp", "newton", "bounds", "refutations")
+FILES = ("reading", "matrices", "enclosure", "layers", "trees", "lipsdp", "newton", "bounds", "refutations")
 if not __package__:  # run as a plain file: the files beside it, under the names that they have in the package
     for file in (*FILES, "fast") if "--fast" in sys.argv else FILES:
         spec = importlib.util.spec_from_file_location(f"fpjax.certify.{file}", Path(__file__).with_name(f"{file}.py"))
@@ -27,7 +27,7 @@ if not __package__:  # run as a plain file: the files beside it, under the names
 
 from fpjax.certify.bounds import BOUNDS, prove_guidance_limit, prove_lipschitz
 from fpjax.certify.enclosure import Step
-from fpjax.certify.layers import OPS
+from fpjax.certify.trees import OPS
 from fpjax.certify.newton import local_bounds, need, prove_step, prove_structure, prove_trajectory
 from fpjax.certify.reading import CERTIFICATE, MAX_FILE, CertificateError, Model, anything, digest, levels, listof
 from fpjax.certify.reading import load_bytes, load_json, nullable, real, record, require, seal, whole, word

@@ -1,7 +1,7 @@
-"""The kernel's layers that are monotone by a theorem: gradients of potentials, patches, mixtures, latent trees (T6, E3).
+"""The kernel's layers that are monotone by a theorem: gradients of potentials, patches, mixtures (T6, E3).
 
 In this room: their values, Jacobians over a ball, and why they are positive semidefinite. They join the table of
-layers in enclosure.py.
+layers in enclosure.py. Not in this room: latent trees (trees.py).
 """
 
 from dataclasses import replace
@@ -10,7 +10,7 @@ from flint import arb, arb_mat  # pyright: ignore[reportMissingModuleSource]
 
 from fpjax.certify.enclosure import KEYS, OPS, PRIME, Run, Value, constant, gained, share, softmax, total
 from fpjax.certify.matrices import INF, ONE, ZERO, balls, dot, largest, upper
-from fpjax.certify.reading import MAX_ENTRIES, MAX_LAYERS, anything, listof, require, whole, word
+from fpjax.certify.reading import MAX_LAYERS, anything, listof, require, whole, word
 
 # ---- gradients of potentials: a list of layers backwards ----
 

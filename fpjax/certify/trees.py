@@ -1,4 +1,64 @@
-# ---- latent trees ----
+"""The kernel's latent trees (E3): their posterior mean, its Jacobian over a ball, and why that is positive semidefinite.
+
+In this room: a pass up the tree and one down, in balls or in balls with derivatives (forward mode). It joins the table
+of layers in enclosure.py. Not in this room: other layers with a theorem of their own (layers.py).
+"""
+
+from dataclasses import dataclass
+
+from flint import arb  # pyright: ignore[reportMissingModuleSource]
+
+from fpjax.certify.enclosure import OPS, Run, Value, softmax
+from fpjax.certify.layers import PAIR
+from fpjax.certify.matrices import INF, ONE, ZERO, ArbMatrix, balls, dot, norm
+from fpjax.certify.reading import MAX_ENTRIES, anything, listof, require, word
+
+
+@dataclass(frozen=True)
+class Dual:
+    """A number at a point or over a box of y, and its derivatives there in the entries of y."""
+
+    v: arb
+    t: list[arb]
+
+    def chain(self, v: arb, slope) -> "Dual":
+        """A function of it: the value, and the derivative there."""
+        return Dual(v, [slope * x for x in self.t])
+
+    def mid(self) -> arb:
+        """The midpoint of the number."""
+        return self.v.mid()
+
+    def exp(self) -> "Dual":
+        """exp."""
+        return self.chain(self.v.exp(), self.v.exp())
+
+    def log(self) -> "Dual":
+        """The natural logarithm."""
+        return self.chain(self.v.log(), 1 / self.v)
+
+    def __neg__(self) -> "Dual":
+        return self.chain(-self.v, -ONE)
+
+    def __add__(self, other) -> "Dual":
+        if isinstance(other, Dual):
+            return Dual(self.v + other.v, [a + b for a, b in zip(self.t, other.t, strict=True)])
+        return Dual(self.v + other, self.t)
+
+    def __sub__(self, other) -> "Dual":
+        return self + -other
+
+    def __mul__(self, other) -> "Dual":
+        if isinstance(other, Dual):
+            return self.chain(self.v * other.v, other.v) + other.chain(ZERO, self.v)
+        return self.chain(self.v * other, other)
+
+    def __truediv__(self, other) -> "Dual":
+        if isinstance(other, Dual):
+            return self * other.chain(1 / other.v, -1 / (other.v * other.v))
+        return self.chain(self.v / other, ONE / other)
+
+    __radd__, __rmul__ = __add__, __mul__
 
 
 def merges(height: int, width: int) -> list[tuple[int, int, int, int]]:
@@ -40,7 +100,7 @@ def slid(height: int, width: int, n: int, shapes: list) -> list[tuple[int, list]
 
 def tree_parts(run: Run, layer: dict) -> tuple:
     """What a latent tree's tensors say: means, variances, the weights of each step up, the root's logits; the steps, and the
-    side of its windows, 1 for fixed regions."""
+    side of its windows, 1 for fixed regions. Matrices are Arb's in both arithmetics: the work is in exponentials."""
     key, model, names = ("tree", str(layer)), run.model, [layer["leaf"], *layer["levels"]]
     if key not in model.cache:
         inner, levels = model.shape(layer["means"])[0], []
@@ -50,7 +110,7 @@ def tree_parts(run: Run, layer: dict) -> tuple:
         for name, (a, b, K) in zip(names, shapes, strict=True):
             flat, size = model.tensor(name, a, b, K, inner), K * inner
             require(all(v > 0 for v in flat), "tree: a weight is not positive")
-            parts = [model.matrix.of(K, inner, flat[i * size : i * size + size]) for i in range(a * b)]
+            parts = [ArbMatrix.of(K, inner, flat[i * size : i * size + size]) for i in range(a * b)]
             levels.append([(m, m.T) for m in parts])
             inner = K
         places, (h, w) = [shape[:2] for shape in shapes], layer["image"]
@@ -64,21 +124,43 @@ def tree_parts(run: Run, layer: dict) -> tuple:
 
 
 def op_tree(run: Run, values: dict, layer: dict) -> Value:
-    """The posterior mean of a latent tree (E3): up the tree x_k = log sum_j w_kj exp(x_j), where x_j adds the parts of a
-    region, and down again the derivatives of the root's logarithm, which at a pixel are the probabilities r_j of its Gaussians:
-    D_i = sum_j r_j (mean_j + variance_j (y_i - mean_j) / (variance_j + s^2)).
+    """The posterior mean of a latent tree, the gradient of s^2 log p(y) + |y|^2/2.
 
-    D is the gradient of s^2 log p(y) + |y|^2/2. With |y_i|^2 / 2 s^2 for each of its pixels, what a region's state adds up
-    to is convex: at a pixel a convex quadratic, above it logarithms of sums of exponentials of convex functions, and sums.
-    Each pixel lies in n^2 windows of n*n pixels, the sum of which counts 1/n^2; those without a pixel do not depend on it.
+    With |y_i|^2 / 2 s^2 for each of its pixels, what a region's state adds up to is convex: at a pixel a convex quadratic,
+    above it logarithms of sums of exponentials of convex functions, and sums. Each pixel lies in n^2 windows of n*n pixels,
+    the sum of which counts 1/n^2; those without a pixel do not depend on it. So J_D is positive semidefinite for all y.
+
+    Over a ball it is the Jacobian at the centre and what that over the box around the ball differs by.
     """
-    y, s2, (h, w) = values["y"], run.sigma * run.sigma, layer["image"]
-    require(h * w == len(y.c), "tree: the image does not fit y")
+    y, n = values["y"].c, len(values["y"].c)
+    require(layer["image"][0] * layer["image"][1] == n, "tree: the image does not fit y")
+    if run.radius is None:
+        c = posterior_mean(run, layer, y)
+        return Value(c, c, None, ZERO, 3, True)
+    _, _, levels, _, steps, _ = tree_parts(run, layer)
+    numbers = sum(len(pairs) * sum(m.shape) for level, (_, uses) in zip(levels, steps, strict=True)
+                  for (m, _), pairs in zip(level, uses, strict=True))  # fmt: skip
+    if not run.radius.is_finite() or run.rows is not None or n * numbers > MAX_ENTRIES:
+        return run.value(posterior_mean(run, layer, y), run.model.matrix.eye(n, ZERO, run.columns), INF, 3, True)
+    units = [[ONE if i == k else ZERO for k in range(n)] for i in range(n)]
+    at = posterior_mean(run, layer, [Dual(v, t) for v, t in zip(y, units, strict=True)])
+    box = posterior_mean(run, layer, [Dual(v + arb(0, run.radius), t) for v, t in zip(y, units, strict=True)])
+    m, moved = ([t for row in rows for t in row.t] for rows in (at, box))
+    e = norm([a - b for a, b in zip(moved, m, strict=True)])
+    return run.value([v.v for v in at], run.model.matrix.of(n, n, m), e, 3, True)
+
+
+def posterior_mean(run: Run, layer: dict, y: list) -> list:
+    """Up the tree x_k = log sum_j w_kj exp(x_j), where x_j adds the parts of a region, and down again the derivatives of the
+    root's logarithm, which at a pixel are the probabilities r_j of its Gaussians:
+    D_i = sum_j r_j (mean_j + variance_j (y_i - mean_j) / (variance_j + s^2)).
+    """
+    s2, (h, w) = run.sigma * run.sigma, layer["image"]
     means, variances, levels, table, steps, n = tree_parts(run, layer)
     wide, K = w + 2 * (n - 1), levels[-1][0][0].shape[0]
     at = [(i // w + n - 1) * wide + i % w + n - 1 for i in range(h * w)]  # where y lies among its windows' pixels
-    away = [[p - m for m in means] for p in y.c]
-    x = [[ZERO] * len(means)] * ((h + 2 * (n - 1)) * wide)
+    away = [[p - m for m in means] for p in y]
+    x = [[ZERO * y[0]] * len(means)] * ((h + 2 * (n - 1)) * wide)
     for i, row in zip(at, away, strict=True):
         x[i] = [-((v + s2).log() + q * q / (v + s2)) / 2 for q, v in zip(row, variances, strict=True)]
     climbed = []
@@ -93,17 +175,21 @@ def op_tree(run: Run, values: dict, layer: dict) -> Value:
         g = descend(run, level, uses, raised, sums, g)
     gains = [v / (v + s2) for v in variances]
     pulled = [[m + b * q for m, b, q in zip(means, gains, row, strict=True)] for row in away]
-    c = [dot(g[i], to) for i, to in zip(at, pulled, strict=True)]
-    if run.radius is None:
-        return Value(c, c, None, ZERO, 3, True)
-    return run.value(c, run.model.matrix.eye(len(c), ZERO, run.columns), INF, 3, True)  # no bound of J: only its sign
+    return [dot(g[i], to) for i, to in zip(at, pulled, strict=True)]
 
 
-def rows_times(run: Run, rows: list, m) -> list[list[arb]]:
-    """Each row times a matrix."""
+def rows_times(run: Run, rows: list, m) -> list[list]:
+    """Each row times a matrix; derivatives are more rows."""
     (inner, outer), n = m.shape, len(rows)
+    if rows and isinstance(rows[0][0], Dual):
+        many = range(len(rows[0][0].t))
+        found = rows_times(
+            run, [[v.v for v in row] for row in rows] + [[v.t[k] for v in row] for row in rows for k in many], m
+        )
+        slopes = [found[n + i * len(many) : n + (i + 1) * len(many)] for i in range(n)]
+        return [[Dual(v, [t[j] for t in slopes[i]]) for j, v in enumerate(row)] for i, row in enumerate(found[:n])]
     run.model.tick(n * inner * outer)
-    flat = (run.model.matrix.of(n, inner, (v for row in rows for v in row)) @ m).entries()
+    flat = (ArbMatrix.of(n, inner, (v for row in rows for v in row)) @ m).entries()
     return [flat[i * outer : i * outer + outer] for i in range(n)]
 
 
@@ -130,3 +216,7 @@ def descend(run: Run, level: list, uses: list, raised: list, sums: list, g: list
     return below
 
 
+OPS |= {
+    "tree": (op_tree, {"in": word("y"), "image": PAIR, **dict.fromkeys(("means", "variances", "leaf", "root"), anything),
+                       "levels": listof(anything, 0, 64), "guidance?": word("prior")}),
+}  # fmt: skip

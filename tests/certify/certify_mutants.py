@@ -336,7 +336,9 @@ def enclosure_cases(cards):
                     or np.linalg.norm(np.eye(2) - j, 2) > float(g_bound) + 2e-9
                 ):
                     return False
-            tight = precision > 60 and radius <= 1e-3 and layers[0]["op"] != "tree"  # of which no Jacobian is known
+            if layers[0]["op"] == "tree":  # plain intervals: good on small balls only
+                return radius != 1e-3 or precision < 60 or float(e) < 1e3
+            tight = precision > 60 and radius <= 1e-3
             return bool(float(e) < 20 * seen + 1e-3) if tight else True
 
         return case

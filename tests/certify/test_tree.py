@@ -130,3 +130,40 @@ def test_a_step_and_a_trajectory_are_proved(tmp_path):
     claim |= {"centre": [v.hex() for v in centre], "radius": (1e-12).hex(), "uniqueness_radius": "everywhere"}
     data = zoo.certificate(card, "step", claim, {"form": "structure", "preconditioner": None})
     assert kernel.check_data(data, loaded[1]).questions["error"] == "CERTIFIED"
+
+
+@pytest.mark.parametrize("window", [0, 2])
+@pytest.mark.parametrize("sigma", [0.15, 0.8])
+def test_the_jacobian_over_a_ball(window, sigma, tmp_path):
+    """M is the Jacobian at the centre; no point of the ball is further from it than e; and no bound is given of everything."""
+    image, rng = (2, 3), np.random.default_rng(11)
+    layers, tensors, y = problem(image, False, window, seed=5)
+    model = kernel.Model(zoo.write(tmp_path, "m", layers, tensors, image, 2))
+    f = lambda v: zoo.evaluate(layers, tensors, v, sigma, 1)  # noqa: E731
+    with ctx.workprec(128):
+        step = kernel.Step(model, 1, 1.0, 0.0, sigma)
+        found = [step.denoise([arb(float(v)) for v in y], arb(r)) for r in (0.0, 1e-7, 1e-3, np.inf)]
+    j = zoo.jacobian(f, y, 1e-6)
+    for value, r in zip(found[:3], (0.0, 1e-7, 1e-3), strict=True):
+        m = np.asarray([float(v.mid()) for v in value.M.entries()]).reshape(6, 6)
+        assert np.abs(m - j).max() < 1e-8
+        for _ in range(10):
+            u = rng.standard_normal(6)
+            there = zoo.jacobian(f, y + r * u / np.linalg.norm(u), 1e-6)
+            assert np.linalg.norm(there - m, 2) <= float(value.e) + 1e-7
+        assert float(value.e) <= (1e5 * r + 1e-30)
+    assert not found[3].e.is_finite()
+
+
+def test_guidance_of_a_tree_is_proved_on_a_ball(tmp_path):
+    """D_w = D_0 + 3 (D_c - D_0), monotone by no theorem: existence, and uniqueness near by (T13)."""
+    from fpjax.certify import propose
+
+    image = (2, 3)
+    layers, tensors, y = problem(image, False, seed=4)
+    card = zoo.write(tmp_path, "m", layers, tensors, image, 2)
+    p = propose.Problem(*propose.load_model(str(card)), 1, 3.0, 0.1, 0.4)
+    target = zoo.step(layers, tensors, y, 0.1, 0.4, 1, 3.0, 2)
+    proved = propose.step_ball(p, target, y)
+    assert proved.radius < 1e-12
+    assert proved.verify().questions == {"existence": "CERTIFIED", "uniqueness": "CERTIFIED", "error": "CERTIFIED"}
