@@ -85,15 +85,24 @@ def write(path: str | Path, values) -> Path:
     Raises:
       FpjaxError: for another shape, NaN, another ending than .png, or a file that cannot be written.
     """
-    path, array = Path(path), np.asarray(values, np.float64)
+    path = Path(path)
     if path.suffix.lower() != ".png":
         raise FpjaxError(f"images are written as .png, not as {path.name}")
+    out = io.BytesIO()
+    Image.fromarray(pixels(values)).save(out, "PNG")
+    write_atomic(path, out.getvalue())
+    return path
+
+
+def pixels(values) -> np.ndarray:
+    """Values in [-1, 1], (height, width) or (height, width, 3), as bytes from 0 to 255; values outside are clipped.
+
+    Raises:
+      FpjaxError: for another shape, or NaN.
+    """
+    array = np.asarray(values, np.float64)
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3) or 0 in array.shape:
         raise FpjaxError(f"an image has the shape (height, width) or (height, width, 3), not {array.shape}")
     if np.isnan(array).any():
         raise FpjaxError("the image has NaN values; replace them first")
-    pixels = np.rint((np.clip(array, -1, 1) + 1) * 127.5).astype(np.uint8)
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG")
-    write_atomic(path, out.getvalue())
-    return path
+    return np.rint((np.clip(array, -1, 1) + 1) * 127.5).astype(np.uint8)
