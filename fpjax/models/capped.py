@@ -3,16 +3,17 @@
     D(y) = c_skip·y + c_out·f(c_in·y),   f(x) = W_L tanh(… tanh(W_1 x + b_1) …) + b_L,
 
 c_skip, c_out and c_in as in Karras et al. 2022, shifts b by a network of sigma and the condition. Miyato et al. 2018 divide each
-W by a power iteration's estimate of its norm; here, by the norm, where it is above a limit. As |tanh'| <= 1, ||J_f|| <= K, the
-product of the layers' norms, and with e the standard deviation of the data
+W by a power iteration's estimate of its norm, which is below it; here, by an upper bound, where that is above a limit. As
+|tanh'| <= 1, ||J_f|| <= K, the product of the layers' norms, and with e the standard deviation of the data
 
     ||J_D|| <= (e² + K·sigma·e)/(sigma² + e²) <= (1 + sqrt(1 + K²))/2,
 
-the last for every sigma. A cap L on ||J_D|| so allows K = 2·sqrt(L(L - 1)).
+the last for every sigma. ||I - J_D|| <= (sigma² + K·sigma·e)/(sigma² + e²) has the same largest value. A cap L on both so
+allows K = 2·sqrt(L(L - 1)).
 
-**What it buys** (T3): ||I - J_D|| <= 1 + L, so plain iteration contracts at every step with (1 - rho)·(1 + L) < 1, from every
-image, and the step has one solution: with steps short enough, sigma_to/sigma_from > L/(1 + L). It is **not** monotone: longer
-steps have no guarantee (T2), where the gradient of a convex function has one at any step.
+**What it buys** (T3): plain iteration contracts with (1 - rho)·L, from every image, so every step with sigma_to/sigma_from >
+1 - 1/L has one solution and finds it. It is **not** monotone: longer steps have no guarantee (T2), where the gradient of a convex
+function has one at any step.
 
 In this room: the network as it is stored (:class:`CappedNetwork`) and as it is trained (:class:`Normalised`), and its bound.
 """
@@ -28,12 +29,13 @@ from flax import nnx
 from fpjax.evidence import FpjaxError
 from fpjax.models.plain import Affine, Level, affine, elementwise
 
-SLACK = 1e-5  # of a norm: what float32 does to it
+SLACK = 1e-4  # of a product of norms: what float32 does to it
+SQUARINGS = 7  # of W^T W
 
 
 @dataclasses.dataclass(frozen=True)
 class CappedBound:
-    """Lambda(sigma) = (e² + K·sigma·e)/(sigma² + e²) of a capped network: K the product of its layers' norms."""
+    """Lambda(sigma) = (e² + K·sigma·e)/(sigma² + e²) >= ||J_D|| of a capped network: K the product of its layers' norms."""
 
     product: float
     data_std: float
@@ -43,9 +45,13 @@ class CappedBound:
         square = self.data_std**2
         return (square + self.product * sigma * self.data_std) / (sigma**2 + square)
 
+    def contraction(self, sigma):
+        """A bound of ||I - J_D|| at a noise level; times 1 - rho, of the contraction factor of plain iteration (T3)."""
+        return (sigma**2 + self.product * sigma * self.data_std) / (sigma**2 + self.data_std**2)
+
 
 def allowed(cap: float) -> float:
-    """The product K of the layers' norms that keeps ||J_D|| <= cap at every noise level, for a cap of 1 or more."""
+    """The product K of the layers' norms that keeps ||J_D|| and ||I - J_D|| below a cap, 1 or more, at every noise level."""
     return 2 * math.sqrt(cap * (cap - 1))
 
 
@@ -54,7 +60,7 @@ class CappedNetwork(nnx.Module):
 
     Args:
       size: values in a point. conditions: how many; one more embedding means "none".
-      cap: what ||J_D|| stays below, above 1. width, depth: hidden units, and layers of them.
+      cap: what ||J_D|| and ||I - J_D|| stay below, above 1. width, depth: hidden units, and layers of them.
       embedding, frequencies: sizes of the network of sigma and condition. data_std: standard deviation of the clean images.
     """
 
@@ -108,12 +114,12 @@ class Normalised(nnx.Module):
 
     def normalised(self) -> CappedNetwork:
         """The network with its weights divided by what their norms are above the limit."""
-        limit = (allowed(self.net.cap) * (1 - SLACK)) ** (1 / len(self.net.linear)) * (1 - SLACK)
+        limit = (allowed(self.net.cap) * (1 - SLACK)) ** (1 / len(self.net.linear))
 
         def one(path, leaf):
             if path[0] != "linear" or path[-1] != "weight":
                 return leaf
-            return leaf.replace(leaf[...] * jnp.minimum(1.0, limit / jnp.linalg.norm(leaf[...], 2)))
+            return leaf.replace(leaf[...] * jnp.minimum(1.0, limit / norm_bound(leaf[...])))
 
         graph, state = nnx.split(self.net)
         return nnx.merge(graph, nnx.from_flat_state([(p, one(p, leaf)) for p, leaf in nnx.to_flat_state(state)]))
@@ -130,6 +136,16 @@ class Normalised(nnx.Module):
     def layers(self) -> list[dict]:
         """The program for the certificate kernel."""
         return self.net.layers()
+
+
+def norm_bound(w):
+    """An upper bound of ||W||, ||(W^T W)^p||_F^(1/2p) with p = 2^SQUARINGS, at most n^(1/4p) times too large for rank n."""
+    g = w.T @ w if w.shape[0] >= w.shape[1] else w @ w.T
+    log = jnp.zeros((), w.dtype)
+    for _ in range(SQUARINGS):
+        size = jnp.linalg.norm(g)
+        g, log = (g / size) @ (g / size), 2 * (log + jnp.log(size))
+    return jnp.exp((log + jnp.log(jnp.linalg.norm(g))) / 2 ** (SQUARINGS + 1))
 
 
 def product_of_norms(tensors: dict[str, np.ndarray]) -> float:

@@ -280,7 +280,9 @@ def parameters_of(network: GradientNetwork, tensors: dict[str, np.ndarray]) -> d
     constants = network.constants()
     for name, (size, scale) in constants.items():
         if name not in tensors or tensors[name].shape != size or (tensors[name] != network.constant(scale)).any():
-            raise FpjaxError(f"tensor {name!r} is not the matrix of means of {scale}×{scale} pixels; train the model again")
+            raise FpjaxError(
+                f"tensor {name!r} is not the matrix of means of {scale}×{scale} pixels; train the model again"
+            )
     return {name: tensor for name, tensor in tensors.items() if name not in constants}
 
 

@@ -83,13 +83,17 @@ RECIPES = {
     "digits-tree": Recipe(
         "latent-tree", "digits", (("states", 16), ("gaussians", 12), ("alike", 0)), 500, learning_rate=3e-2, ema=0.99
     ),
-    "digits-wide": Recipe("wide", "digits", (("widths", (96,)), ("components", 96), *SMALL), 3000),
-    "digits-convex": Recipe("input-convex", "digits", (("widths", (96, 96)), *SMALL), 3000),
-    "digits-convolutional": Recipe("convolutional", "digits", (("widths", (96, 96)), ("side", 6), *SMALL), 1500),
-    "digits-multi-scale": Recipe(
-        "multi-scale", "digits", (("widths", (64, 64)), ("side", 4), ("scales", (1, 2)), *SMALL), 1500
+    "digits-wide": Recipe(
+        "wide", "digits", (("widths", (110,)), ("components", 110), *SMALL), 6000, learning_rate=4e-3
     ),
-    "digits-capped": Recipe("capped-network", "digits", (("cap", 2.0), ("width", 80), ("data_std", 0.75)), 6000),
+    "digits-convex": Recipe("input-convex", "digits", (("widths", (84, 80)), *SMALL), 5000, learning_rate=4e-3),
+    "digits-convolutional": Recipe(
+        "convolutional", "digits", (("widths", (90, 90)), ("side", 6), *SMALL), 1500, 64, 4e-3
+    ),
+    "digits-multi-scale": Recipe(
+        "multi-scale", "digits", (("widths", (58, 58)), ("side", 4), ("scales", (1, 2)), *SMALL), 1500, 64, 4e-3
+    ),
+    "digits-capped": Recipe("capped-network", "digits", (("cap", 2.0), ("width", 96), ("data_std", 0.75)), 8000),
     "mnist-monotone": Recipe("prior-sum", "mnist", SUM, 400, 64, 1e-2, ema=0.98, chunk=1),
     "mnist-plain": Recipe("unet", "mnist", (("widths", (32, 64, 72)),), 1000, 64, ema=0.99),
     "fashion-monotone": Recipe("prior-sum", "fashion", SUM, 400, 64, 1e-2, ema=0.98, chunk=1),

@@ -203,7 +203,9 @@ def _build(card: dict, tensors: dict[str, np.ndarray]) -> Denoiser:
         if kind in GRADIENTS:
             least = network.least
             if least and (len(shape) not in (2, 3) or least > min(shape[-2:])):
-                raise FpjaxError(f"patches of {least}×{least} do not fit points of shape {shape}; train the model again")
+                raise FpjaxError(
+                    f"patches of {least}×{least} do not fit points of shape {shape}; train the model again"
+                )
             tensors = potentials.parameters_of(network, tensors)
         graph, state = nnx.split(network)
         params = _fill(state, tensors)
