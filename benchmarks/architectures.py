@@ -1,4 +1,4 @@
-"""Every architecture on the digits, at about as many parameters and for about as long: held-out loss, and whether it is proved monotone.
+"""Every architecture on the digits, at about as many parameters and for about as long: held-out loss, and what is proved.
 
     python benchmarks/architectures.py [--results FILE] [--only NAME ...] [--table]
 

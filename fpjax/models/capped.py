@@ -20,6 +20,7 @@ In this room: the network as it is stored (:class:`CappedNetwork`) and as it is 
 
 import dataclasses
 import math
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +71,7 @@ class CappedNetwork(nnx.Module):
         self.cap, self.depth, self.data_std = float(cap), depth, float(data_std)
         self.level = Level(conditions, embedding, frequencies, rngs=rngs)
         sizes = [size, *[width] * depth, size]
-        self.linear = nnx.List([Affine(a, b, rngs=rngs) for a, b in zip(sizes, sizes[1:], strict=False)])
+        self.linear = nnx.List([Affine(a, b, rngs=rngs) for a, b in pairwise(sizes)])
         self.noise = nnx.List([Affine(embedding, b, rngs=rngs) for b in sizes[1:]])
 
     def __call__(self, y, sigma, condition):

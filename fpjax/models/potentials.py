@@ -231,7 +231,7 @@ class GradientNetwork(nnx.Module):
         """What is stored: the parameters, where they must be nonnegative as that, and the constants."""
         flat = {".".join(map(str, path)): leaf[...] for path, leaf in nnx.to_flat_state(nnx.state(self, nnx.Param))}
         stored = {name: jnp.abs(leaf) if nonnegative(name) else leaf for name, leaf in flat.items()}
-        return stored | {name: self.constant(scale) for name, (_, scale) in self.constants().items()}
+        return stored | {name: jnp.asarray(self.constant(scale)) for name, (_, scale) in self.constants().items()}
 
     def layers(self) -> list[dict]:
         """The program for the certificate kernel (certify/format.md)."""

@@ -232,7 +232,7 @@ def _fill(state, tensors: dict):
     return nnx.from_flat_state(filled)
 
 
-def tensors_of(model: nnx.Module) -> dict[str, np.ndarray]:
+def tensors_of(model: Any) -> dict[str, np.ndarray]:
     """What is stored of a trained module: its own tensors(), or the named parameters of a network."""
     if hasattr(model, "tensors"):
         return {name: np.asarray(value) for name, value in model.tensors().items()}
