@@ -31,7 +31,7 @@ KINDS = {
     "input-convex, two layers": (recipes.recipe("digits-convex"), 5000),
     "convolutional, 6×6": (recipes.recipe("digits-convolutional"), 450),
     "multi-scale, 4×4 at two scales": (recipes.recipe("digits-multi-scale"), 600),
-    "learned mixture": (recipes.recipe("digits-monotone"), 2000),
+    "learned mixture": (recipes.recipe("digits-monotone"), 250),
     "latent tree": (recipes.recipe("digits-tree"), 300),
     "sum of a mixture and a tree": (Recipe("prior-sum", "digits", SUM, 1, 64, 1e-2, ema=0.98), 300),
 }

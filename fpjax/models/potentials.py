@@ -194,10 +194,14 @@ class GradientNetwork(nnx.Module):
         """D(y, sigma) under a condition index; with ``side``, y may be an image of any size that patches fit in."""
         e = self.level(sigma, condition)
         c = 1 / jnp.sqrt(sigma**2 + self.data_std**2)
-        out = jax.nn.sigmoid(self.skip(e)[0] + self.slope[...][0, 0] * jnp.log(sigma) / 4) * y
+        out = self.kept(sigma, e) * y
         for part, scale in zip(self.parts, self.scales, strict=True):
             out += sigma * self._gradient(part, scale, c, part.conditioned(e), y)
         return out
+
+    def kept(self, sigma, e):
+        """k, the share of y that D keeps: the least eigenvalue that J_D can have."""
+        return jax.nn.sigmoid(self.skip(e)[0] + self.slope[...][0, 0] * jnp.log(sigma) / 4)
 
     def _gradient(self, part: Potential, scale: int, c, conditioned, y):
         """The gradient in y of one potential, or of its mean over patches."""
