@@ -29,6 +29,8 @@ ORDER = [
     "models.starts",
     "models.unet",
     "models.plain",
+    "models.potentials",
+    "models.capped",
     "models.monotone",
     "models.store",
     "models.checkpoints",

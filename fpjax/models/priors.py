@@ -73,22 +73,26 @@ def guided(den: Denoiser, weight: float) -> Denoiser:
 
 
 def at_size(den: Denoiser, height: int, width: int) -> Denoiser:
-    """The same denoiser for images of another size: one whose parts are mixtures of patches or trees of windows.
+    """The same denoiser for images of another size: one whose parts are mixtures of patches or trees of windows, or a
+    convolutional or multi-scale network (:mod:`fpjax.models.potentials`).
 
     Args:
-      den: such a learned prior, or a sum of such. height, width: in pixels, at least half a patch.
+      den: such a learned prior, a sum of such, or such a network. height, width: in pixels, at least half a patch; of a
+        network, a patch.
 
     Raises:
       FpjaxError: for a denoiser any part of which knows the size of its images, or a size that is too small.
     """
     parts = den.params["parts"] if den.fn is denoise else [den.params if den.fn in FUNCTIONS.values() else {}]
-    least = 1
-    for part in parts:
+    own = getattr(den.fn, "least", 0)
+    least = max(1, own)
+    for part in () if own else parts:
         if "patch_means" in part:
             least = max(least, patches.side(part["patch_means"].shape[1], _channels(den.shape)) // 2)
         elif not ("leaf" in part and tree.window((part["leaf"], *part["levels"]))):
             raise FpjaxError(
-                f"{den.name} knows the size of its images; only mixtures of patches and trees of windows take any size"
+                f"{den.name} knows the size of its images; only mixtures of patches, trees of windows, and convolutional "
+                "and multi-scale networks take any size"
             )
     if min(height, width) < least:
         raise FpjaxError(f"{den.name} needs images with sides of at least {least}, got {height}×{width}")

@@ -10,8 +10,10 @@ from flax import nnx
 
 from fpjax import data
 from fpjax.evidence import FpjaxError
+from fpjax.models.capped import CappedNetwork, Normalised
 from fpjax.models.monotone import LatentTree, LearnedMixture, PatchMixture, PriorSum
 from fpjax.models.plain import EDMNetwork, UNet
+from fpjax.models.potentials import GradientNetwork
 
 MONOTONE = {
     "learned-mixture": "T6: gradient of a log-sum-exp of convex quadratics (fpjax.models.mixture)",
@@ -19,6 +21,10 @@ MONOTONE = {
     "patch-mixture": "T6: mean of gradients of log-sum-exps of convex quadratics of patches (fpjax.models.patches)",
     "prior-sum": "T6: positive multiples of gradients of convex functions (fpjax.models.priors)",
 }
+GRADIENTS = dict.fromkeys(
+    ("wide", "input-convex", "convolutional", "multi-scale"),
+    "T6: gradient of a convex potential (fpjax.models.potentials)",
+)
 LEARNED = {"learned-mixture": LearnedMixture, "patch-mixture": PatchMixture, "latent-tree": LatentTree}
 
 
@@ -27,7 +33,8 @@ class Recipe:
     """How one model is made.
 
     Attributes:
-      kind: "learned-mixture", "patch-mixture", "latent-tree", "prior-sum", "edm-network" or "unet".
+      kind: "learned-mixture", "patch-mixture", "latent-tree", "prior-sum", "wide", "input-convex", "convolutional",
+        "multi-scale", "edm-network", "capped-network" or "unet".
       dataset: a name of :mod:`fpjax.data`.
       options: arguments of the architecture; of "prior-sum", those of each part by its kind (LEARNED).
       updates, batch, learning_rate, weight_decay: of AdamW with a cosine schedule and up to 200 updates of warm-up.
@@ -61,6 +68,7 @@ COLOURED = (
     ("patch-mixture", (("components", 80), ("rank", 24), ("side", 8))),
     ("patch-mixture", (("components", 20), ("rank", 12), ("side", 16))),
 )
+SMALL = (("embedding", 24), ("frequencies", 16), ("data_std", 0.75))
 RECIPES = {
     "digits-monotone": Recipe(
         "learned-mixture", "digits", (("per_class", 2), ("rank", 22)), updates=2000, learning_rate=1e-3
@@ -75,6 +83,17 @@ RECIPES = {
     "digits-tree": Recipe(
         "latent-tree", "digits", (("states", 16), ("gaussians", 12), ("alike", 0)), 500, learning_rate=3e-2, ema=0.99
     ),
+    "digits-wide": Recipe(
+        "wide", "digits", (("widths", (110,)), ("components", 110), *SMALL), 6000, learning_rate=4e-3
+    ),
+    "digits-convex": Recipe("input-convex", "digits", (("widths", (84, 80)), *SMALL), 5000, learning_rate=4e-3),
+    "digits-convolutional": Recipe(
+        "convolutional", "digits", (("widths", (90, 90)), ("side", 6), *SMALL), 1500, 64, 4e-3
+    ),
+    "digits-multi-scale": Recipe(
+        "multi-scale", "digits", (("widths", (58, 58)), ("side", 4), ("scales", (1, 2)), *SMALL), 1500, 64, 4e-3
+    ),
+    "digits-capped": Recipe("capped-network", "digits", (("cap", 2.0), ("width", 96), ("data_std", 0.75)), 8000),
     "mnist-monotone": Recipe("prior-sum", "mnist", SUM, 400, 64, 1e-2, ema=0.98, chunk=1),
     "mnist-plain": Recipe("unet", "mnist", (("widths", (32, 64, 72)),), 1000, 64, ema=0.99),
     "fashion-monotone": Recipe("prior-sum", "fashion", SUM, 400, 64, 1e-2, ema=0.98, chunk=1),
@@ -108,8 +127,10 @@ def build(r: Recipe) -> nnx.Module:
         return LEARNED[r.kind](*start, seed=r.seed, **options)
     if r.kind == "prior-sum":
         return PriorSum([LEARNED[kind](*start, seed=r.seed, **dict(given)) for kind, given in r.options], *start[:2])
-    if r.kind == "unet":
-        return UNet(shape, conditions, rngs=nnx.Rngs(r.seed), **options)
+    if r.kind == "unet" or r.kind in GRADIENTS:
+        return (UNet if r.kind == "unet" else GradientNetwork)(shape, conditions, rngs=nnx.Rngs(r.seed), **options)
+    if r.kind == "capped-network":
+        return Normalised(CappedNetwork(split.train[0].size, conditions, rngs=nnx.Rngs(r.seed), **options))
     return EDMNetwork(split.train[0].size, conditions, rngs=nnx.Rngs(r.seed), **options)
 
 
@@ -117,14 +138,17 @@ def card(name: str, r: Recipe, run) -> dict[str, Any]:
     """The model card of a run (:class:`fpjax.models.training.Run`): what the model is, what it was made from, how well it
     does and how to make it again."""
     split = data.load(r.dataset)
-    monotone = r.kind in MONOTONE
+    source = (MONOTONE | GRADIENTS).get(r.kind, "")
+    facts = {"symmetric": bool(source), "monotone": bool(source), "source": source}
+    if r.kind == "capped-network":
+        facts["source"] = "bounded as tanh is (fpjax.models.capped)"
     layers = {"layers": run.model.layers()} if hasattr(run.model, "layers") else {}
     return {
         "name": name,
         "shape": list(split.train.shape[1:]),
         "conditions": list(split.names),
-        "facts": {"symmetric": monotone, "monotone": monotone, "source": MONOTONE.get(r.kind, "")},
-        "architecture": {"kind": r.kind, "options": {} if monotone else dict(r.options)},
+        "facts": facts | ({"bounded": True} if r.kind in (*GRADIENTS, "capped-network") else {}),
+        "architecture": {"kind": r.kind, "options": {} if r.kind in MONOTONE else dict(r.options)},
         **layers,
         "training": {
             "command": f"fpjax train {name}",
