@@ -131,7 +131,15 @@ class LatentTree(nnx.Module):
         self.image = tuple(np.shape(images)[1:])
         self.conditional = conditions > 0
         data = (np.asarray(images), np.asarray(labels), max(1, conditions))
-        _trainable_tree(self, starts.tree(*data, states, gaussians, alike, seed, window))
+        self._begin(starts.tree(*data, states, gaussians, alike, seed, window))
+
+    def _begin(self, start: dict) -> None:
+        """The trainable logarithms of a tree's tensors."""
+        self.means = nnx.Param(jnp.asarray(start["means"], jnp.float32))
+        self.log_variances = nnx.Param(jnp.log(jnp.asarray(start["variances"], jnp.float32)))
+        self.leaf = nnx.Param(jnp.log(jnp.asarray(start["leaf"], jnp.float32)))
+        self.levels = nnx.List([nnx.Param(jnp.log(jnp.asarray(level, jnp.float32))) for level in start["levels"]])
+        self.class_logits = nnx.Param(jnp.asarray(start["root"], jnp.float32))
 
     def prior(self) -> dict:
         """The parameters of :func:`fpjax.models.tree.denoise`."""
@@ -198,7 +206,7 @@ class _TreeOf(LatentTree):
 
     def __init__(self, params: dict, image: tuple[int, ...]):
         self.image, self.conditional = image, True
-        _trainable_tree(self, jax.tree.map(jnp.array, params | {"root": params["root"][:-1]}))  # buffers of its own
+        self._begin(jax.tree.map(jnp.array, params | {"root": params["root"][:-1]}))  # buffers of its own
 
 
 class PriorSum(nnx.Module):
@@ -257,15 +265,6 @@ def tree_layers(image, levels: int, prefix: str = "", out: str = "D") -> list[di
     """The program of a latent tree for the certificate kernel: one operation."""
     named = {name: prefix + name for name in tree.TENSORS} | {"levels": [f"{prefix}level.{i}" for i in range(levels)]}
     return [{"op": "tree", "out": out, "in": "y", "image": list(image), **named}]
-
-
-def _trainable_tree(module, start: dict) -> None:
-    """Gives a module the parameters of a tree."""
-    module.means = nnx.Param(jnp.asarray(start["means"], jnp.float32))
-    module.log_variances = nnx.Param(jnp.log(jnp.asarray(start["variances"], jnp.float32)))
-    module.leaf = nnx.Param(jnp.log(jnp.asarray(start["leaf"], jnp.float32)))
-    module.levels = nnx.List([nnx.Param(jnp.log(jnp.asarray(level, jnp.float32))) for level in start["levels"]])
-    module.class_logits = nnx.Param(jnp.asarray(start["root"], jnp.float32))
 
 
 def _trainable(module, start: dict) -> None:
