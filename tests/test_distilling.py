@@ -17,7 +17,14 @@ from fpjax.evidence import FpjaxError
 from fpjax.models import distilled, distilling, priors, quality, recipes, store, training, tree
 
 WEIGHTS = (1.0, 3.0, 7.5, 15.0)
+AT, ANSWER = jax.jit(distilled.at), jax.jit(evaluate)
 SMALL = dataclasses.replace(recipes.recipe("digits-guided"), updates=6, batch=32)
+
+
+@jax.jit
+def jacobians(den, y, sigma, condition):
+    of = jax.jacfwd(lambda v, c: evaluate(den, v, sigma, c))
+    return jax.vmap(of)(y, condition)
 
 
 @pytest.fixture
@@ -35,22 +42,22 @@ def den():
 def test_the_tree_of_a_weight_lies_between_its_knots(den):
     knots, logs = den.params["knots"], np.log(np.asarray(den.params["weights"], float))
     for k, knot in enumerate(knots):
-        exact = distilled.at(den.params, den.params["weights"][k])
+        exact = AT(den.params, den.params["weights"][k])
         assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(exact), jax.tree.leaves(knot), strict=True))
-    middle = distilled.at(den.params, np.exp((logs[1] + logs[2]) / 2))
+    middle = AT(den.params, np.exp((logs[1] + logs[2]) / 2))
     for name in middle:
         for got, a, b in zip(*(jax.tree.leaves(p[name]) for p in (middle, *knots[1:3])), strict=True):
             want = np.sqrt(a * b) if name in distilled.POSITIVE else (a + b) / 2
             np.testing.assert_allclose(got, want, rtol=2e-5, atol=1e-5)
-    single = {"weights": jnp.ones(1), "knots": knots[2:3]}
-    assert np.array_equal(distilled.at(single, 4.0)["leaf"], knots[2]["leaf"])
-    assert np.array_equal(distilled.at(den.params, 99.0)["root"], knots[-1]["root"])
+    single = {"weights": jnp.ones(1, jnp.float32), "knots": knots[2:3]}
+    assert np.array_equal(AT(single, 4.0)["leaf"], knots[2]["leaf"])
+    assert np.array_equal(AT(den.params, 99.0)["root"], knots[-1]["root"])
 
 
 def test_guidance_one_is_the_first_knot(den):
     y = np.random.default_rng(0).normal(size=(8, 8)).astype(np.float32)
-    want = tree.denoise(den.params["knots"][0], y, np.float32(0.5), 3)
-    assert np.array_equal(den(y, 0.5, 3), want)
+    want = jax.jit(tree.denoise)(den.params["knots"][0], y, np.float32(0.5), 3)
+    assert np.allclose(den(y, 0.5, 3), want, atol=1e-6)
     assert np.allclose(distilled.guided(den, 1.0)(y, 0.5, 3), want, atol=1e-6)
 
 
@@ -61,8 +68,7 @@ def test_it_is_monotone_at_every_weight(den, weight):
     x, c = fpjax.samples("digits", 3)
     for sigma in (0.05, 0.6, 8.0):
         y = x.astype(np.float64) + sigma * np.random.default_rng(0).normal(size=x.shape)
-        j = jax.vmap(lambda y, c, s=sigma: jax.jacfwd(lambda v: one.fn(one.params, v, jnp.asarray(s), c))(y))(y, c)
-        j = np.asarray(j).reshape(3, 64, 64)
+        j = np.asarray(jacobians(one, y, jnp.asarray(sigma), c)).reshape(3, 64, 64)
         assert np.abs(j - j.transpose(0, 2, 1)).max() < 1e-12
         assert np.linalg.eigvalsh((j + j.transpose(0, 2, 1)) / 2).min() > 0
 
@@ -161,11 +167,12 @@ def test_a_batch_is_of_the_teachers_answers(single):
     for i in (0, 13, 39):  # each point follows from the one before
         for k in range(3):
             rho, at = levels[k + 1] / levels[k], found.y[i, k]
-            d = evaluate(teacher, at, levels[k], jnp.asarray(i % 10), w[i])
+            d = ANSWER(teacher, at, levels[k], jnp.asarray(i % 10), w[i])
             np.testing.assert_allclose(found.y[i, k + 1], rho * at + (1 - rho) * d, rtol=1e-4, atol=1e-4)
     r = dataclasses.replace(SMALL, batch=64)
     arrays = (split.train, split.train_labels, jnp.asarray(training.noise_levels()), teacher, found)
-    y, sigma, condition, target, weight = distilling.draw(r, arrays, jax.random.key(0))
+    draw = jax.jit(distilling.draw, static_argnums=0)
+    y, sigma, condition, target, weight = draw(r, arrays, jax.random.key(0))
     assert y.shape == target.shape == (16, 4, 8, 8)
     assert np.all(np.diff(weight) > 0)
     assert weight[0] >= 1
@@ -174,17 +181,16 @@ def test_a_batch_is_of_the_teachers_answers(single):
     apart = np.abs(on_paths[:, None] - np.asarray(found.y).reshape(1, -1, 64)).max(axis=2).min(axis=1)
     assert apart.max() == 0
     for g, i in ((0, 0), (7, 1), (15, 3)):
-        want = evaluate(teacher, y[g, i], sigma[g, i], condition[g, i], weight[g])
+        want = ANSWER(teacher, y[g, i], sigma[g, i], condition[g, i], weight[g])
         np.testing.assert_allclose(target[g, i], want, rtol=1e-4, atol=1e-4)
     group = [v[4:5] for v in (y, sigma, condition, target, weight)]
-    assert distilling.loss(lambda y, s, c: evaluate(teacher, y, s, c, weight[4]), *group) < 1e-6
-    doubled = 2 * group[3]  # then |T - 2T|²/sigma²
-    want = np.mean((np.asarray(target[4]) / np.asarray(sigma[4])[:, None, None]) ** 2)
-    found = distilling.loss(lambda y, s, c: evaluate(teacher, y, s, c, weight[4]), *group[:3], doubled, group[4])
-    np.testing.assert_allclose(found, want, rtol=1e-3)
+    loss = jax.jit(lambda *batch: distilling.loss(lambda y, s, c: evaluate(teacher, y, s, c, weight[4]), *batch))
+    assert loss(*group) < 1e-6
+    want = np.mean((np.asarray(target[4]) / np.asarray(sigma[4])[:, None, None]) ** 2)  # |T - 2T|²/sigma²
+    np.testing.assert_allclose(loss(*group[:3], 2 * group[3], group[4]), want, rtol=1e-3)
     # a student that takes no weight learns the teacher without a condition too
     plain = dataclasses.replace(SMALL, kind="latent-tree", options=(), batch=512)
-    _, _, condition, _, weight = distilling.draw(plain, arrays, jax.random.key(0))
+    _, _, condition, _, weight = draw(plain, arrays, jax.random.key(0))
     assert np.all(np.asarray(weight) == 1)
     assert 0.02 < np.mean(np.asarray(condition) == teacher.null) < 0.2
 
