@@ -140,7 +140,7 @@ def samples(figure: Path) -> None:
     from PIL import Image
 
     names = store.names()
-    drawn = Figure(figsize=(9, 1.05 * len(names)), layout="constrained")
+    drawn = Figure(figsize=(9, 0.85 * len(names)), layout="constrained")
     for axes, name in zip(drawn.subplots(-(-len(names) // 2), 2, squeeze=False).flat, names, strict=False):
         path = store.WEIGHTS / f"{name}-samples.png"
         card = store.read_card(store.card_path(name)) | {"samples": quality.sheet(path, store.load(name))}
