@@ -10,8 +10,9 @@ from flax import nnx
 
 from fpjax import data
 from fpjax.evidence import FpjaxError
+from fpjax.models import store
 from fpjax.models.capped import CappedNetwork, Normalised
-from fpjax.models.monotone import LatentTree, LearnedMixture, PatchMixture, PriorSum
+from fpjax.models.monotone import GuidedTree, LatentTree, LearnedMixture, PatchMixture, PriorSum
 from fpjax.models.plain import EDMNetwork, UNet
 from fpjax.models.potentials import GradientNetwork
 
@@ -20,6 +21,7 @@ MONOTONE = {
     "latent-tree": "T6: gradient of a logarithm of sums and products of exponentials of convex quadratics (fpjax.models.tree)",
     "patch-mixture": "T6: mean of gradients of log-sum-exps of convex quadratics of patches (fpjax.models.patches)",
     "prior-sum": "T6: positive multiples of gradients of convex functions (fpjax.models.priors)",
+    "guided-tree": "T6: a latent tree at every weight of guidance (fpjax.models.distilled)",
 }
 GRADIENTS = dict.fromkeys(
     ("wide", "input-convex", "convolutional", "multi-scale"),
@@ -33,14 +35,16 @@ class Recipe:
     """How one model is made.
 
     Attributes:
-      kind: "learned-mixture", "patch-mixture", "latent-tree", "prior-sum", "wide", "input-convex", "convolutional",
-        "multi-scale", "edm-network", "capped-network" or "unet".
+      kind: "learned-mixture", "patch-mixture", "latent-tree", "prior-sum", "guided-tree", "wide", "input-convex",
+        "convolutional", "multi-scale", "edm-network", "capped-network" or "unet".
       dataset: a name of :mod:`fpjax.data`.
-      options: arguments of the architecture; of "prior-sum", those of each part by its kind (LEARNED).
+      options: arguments of the architecture; of "prior-sum", those of each part by its kind (LEARNED); of "guided-tree", the
+        latent tree that it starts from and the weights of guidance.
       updates, batch, learning_rate, weight_decay: of AdamW with a cosine schedule and up to 200 updates of warm-up.
       chunk: images whose gradient is computed at once on one device, 0 for all of a batch: as many as its cache takes.
       ema: decay of the running average of the parameters, which is what is kept.
       seed: of everything.
+      teacher: the model that this one is distilled from (distilling), or "" for training on data.
     """
 
     kind: str
@@ -53,6 +57,7 @@ class Recipe:
     ema: float = 0.999
     chunk: int = 0
     seed: int = 0
+    teacher: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain data."""
@@ -94,6 +99,15 @@ RECIPES = {
         "multi-scale", "digits", (("widths", (58, 58)), ("side", 4), ("scales", (1, 2)), *SMALL), 1500, 64, 4e-3
     ),
     "digits-capped": Recipe("capped-network", "digits", (("cap", 2.0), ("width", 96), ("data_std", 0.75)), 8000),
+    "digits-guided": Recipe(
+        "guided-tree",
+        "digits",
+        (("start", "digits-tree"), ("weights", (1.0, 2.5, 6.0, 15.0))),
+        3000,
+        learning_rate=1e-2,
+        ema=0.99,
+        teacher="digits-tree",
+    ),
     "mnist-monotone": Recipe("prior-sum", "mnist", SUM, 400, 64, 1e-2, ema=0.98, chunk=1),
     "mnist-plain": Recipe("unet", "mnist", (("widths", (32, 64, 72)),), 1000, 64, ema=0.99),
     "fashion-monotone": Recipe("prior-sum", "fashion", SUM, 400, 64, 1e-2, ema=0.98, chunk=1),
@@ -120,6 +134,9 @@ def build(r: Recipe) -> nnx.Module:
     Raises:
       FpjaxError: if the data set is not installed.
     """
+    if r.kind == "guided-tree":
+        options = dict(r.options)
+        return GuidedTree(store.load(options["start"]), options["weights"])
     split = data.load(r.dataset)
     shape, conditions, options = split.train.shape[1:], len(split.names), dict(r.options)
     start = (split.train[:10_000], split.train_labels[:10_000], conditions)
@@ -156,10 +173,17 @@ def card(name: str, r: Recipe, run) -> dict[str, Any]:
             "data": data.CREDITS[r.dataset],
             "train_images": len(split.train),
             "held_out_images": len(split.held_out),
-            "objective": "mean of |D(y, sigma) - x|²/sigma² per value over DDPM's linear schedule (noise-prediction loss)",
+            "objective": _objective(r),
             "train_loss": run.train_loss,
             "held_out_loss": run.held_out_loss,
             "loss_curve": [[n, round(v, 6)] for n, v in run.curve],
             "seconds": round(run.seconds, 1),
         },
     }
+
+
+def _objective(r: Recipe) -> str:
+    loss = "mean of |D(y, sigma) - x|²/sigma² per value over DDPM's linear schedule (noise-prediction loss)"
+    if not r.teacher:
+        return loss
+    return f"distance to {r.teacher} (fpjax.models.distilling); the losses below, of guidance 1: {loss}"

@@ -24,11 +24,12 @@ from safetensors.numpy import save as save_tensors
 from fpjax import schemas
 from fpjax.denoiser import Denoiser, Facts
 from fpjax.evidence import FpjaxError
-from fpjax.models import capped, mixture, potentials, priors
+from fpjax.models import capped, distilled, mixture, potentials, priors, tree
+from fpjax.models.monotone import tree_layers
 from fpjax.models.plain import EDMNetwork, UNet
 
 FORMAT = "fpjax-model/1"
-PRIORS = priors.FUNCTIONS | {"prior-sum": priors.denoise}
+PRIORS = priors.FUNCTIONS | {"prior-sum": priors.denoise, "guided-tree": distilled.denoise}
 GRADIENTS = dict.fromkeys(("wide", "input-convex", "convolutional", "multi-scale"), potentials.GradientNetwork)
 FLAT = {"edm-network": EDMNetwork, "capped-network": capped.CappedNetwork}  # of points of any shape, by their size
 NETWORKS: dict[str, Any] = {"unet": UNet} | FLAT | GRADIENTS
@@ -260,6 +261,30 @@ def save(folder: str | os.PathLike, card: dict, tensors: dict[str, np.ndarray]) 
     path = folder / f"{card['name']}.json"
     write_atomic(path, (json.dumps(full, indent=1) + "\n").encode())
     return path
+
+
+def export(folder: str | os.PathLike, den: Denoiser, name: str) -> Path:
+    """Writes a latent tree as a model of its own, for instance a network at one weight of guidance
+    (:func:`fpjax.models.distilled.guided`) or one with its prior guided: a card that the certificate kernel reads.
+
+    Args:
+      den: a latent tree, its parameters stored as they are. name: of the files and the model.
+
+    Returns:
+      The path of the card.
+
+    Raises:
+      FpjaxError: for another kind of denoiser, or if the folder cannot be written.
+    """
+    if den.fn is not tree.denoise:
+        raise FpjaxError(f"{den.name} is no latent tree; fix its weight of guidance first, or copy its own files")
+    tensors = {key: np.asarray(value) for key, value in den.params.items() if key != "levels"}
+    tensors |= {f"level.{i}": np.asarray(level) for i, level in enumerate(den.params["levels"])}
+    facts = {"symmetric": True, "monotone": True, "source": den.facts.source}
+    made = {"name": name, "shape": list(den.shape), "conditions": list(den.conditions), "facts": facts}
+    program = {"architecture": {"kind": "latent-tree", "options": {}}, "source": den.name}
+    layers = tree_layers(den.shape, len(den.params["levels"]))
+    return save(folder, made | program | {"layers": layers}, tensors)
 
 
 def write_atomic(path: Path, blob: bytes) -> None:
