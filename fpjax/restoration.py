@@ -13,6 +13,7 @@ every call gives the same.
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable
 
@@ -227,7 +228,7 @@ def _steps(den, x, consistent, levels, tile: int, progress) -> tuple[jax.Array, 
     """Data-consistent steps at falling noise levels from x (channels, h, w), taken as the latent at the first; and the tiles."""
     den = tiles.in_tiles(priors.at_size(den, *x.shape[1:]), tile)
     y = x
-    for i, (sigma, after) in enumerate(zip(levels, [*levels[1:], 0.0], strict=True)):
+    for i, (sigma, after) in enumerate(itertools.pairwise([*levels, 0.0])):
         _tell(progress, i, len(levels))
         x = consistent(tiles.evaluate_tiles(den, y, sigma, den.null), sigma)
         y = x + after / sigma * (y - x)

@@ -49,7 +49,7 @@ class Tiled:
 
     def cut(self, y, start):
         """The tile of an image that begins at ``start`` (2,)."""
-        begin = (*[0] * (y.ndim - 2), start[0], start[1])
+        begin = (*[jnp.zeros_like(start[0])] * (y.ndim - 2), start[0], start[1])
         return jax.lax.dynamic_slice(y, begin, (*y.shape[:-2], *self.tile(y)))
 
     def stitch(self, like, tiles, starts):
@@ -60,7 +60,7 @@ class Tiled:
             keep = self._inner(like.shape[-2], start[0], tile.shape[-2])[:, None]
             keep &= self._inner(like.shape[-1], start[1], tile.shape[-1])[None, :]
             keep = jnp.broadcast_to(keep, tile.shape)
-            begin = (*[0] * (tile.ndim - 2), start[0], start[1])
+            begin = (*[jnp.zeros_like(start[0])] * (tile.ndim - 2), start[0], start[1])
             there = jax.lax.dynamic_slice(image, begin, tile.shape)
             return jax.lax.dynamic_update_slice(image, jnp.where(keep, tile, there), begin), None
 

@@ -112,31 +112,28 @@ def test_log_evidence_is_the_density():
     np.testing.assert_allclose(found, np.log(density), rtol=1e-12)
 
 
-@pytest.mark.parametrize("size", [(72, 104), (40, 100), (36, 36)])
-def test_tiles_have_no_seams(small, size):
-    den = priors.at_size(small, *size)
+def test_tiles_have_no_seams(small):
+    den = priors.at_size(small, 40, 72)
     y = jax.random.normal(jax.random.key(0), den.shape, jnp.float32)
-    tiled = tiles.in_tiles(den, 40)
+    tiled = tiles.in_tiles(den, 32)
     whole = den(y, 0.3)
     np.testing.assert_allclose(tiled(y, 0.3), whole, atol=3e-6)
     np.testing.assert_allclose(tiles.evaluate_tiles(tiled, y, 0.3, 0), whole, atol=3e-6)
-    if max(size) > 40:
-        less = dataclasses.replace(tiled, fn=dataclasses.replace(tiled.fn, overlap=4))
-        assert float(jnp.abs(less(y, 0.3) - whole).max()) > 1e-3  # what the overlap is for
+    less = dataclasses.replace(tiled, fn=dataclasses.replace(tiled.fn, overlap=4))
+    assert float(jnp.abs(less(y, 0.3) - whole).max()) > 1e-3  # what the overlap is for
 
 
 def test_a_trajectory_in_tiles_is_the_untiled_one(small):
-    den = priors.at_size(small, 48, 64)
+    den = priors.at_size(small, 32, 48)
     x = 0.3 * jax.random.normal(jax.random.key(1), (1, *den.shape), jnp.float32)
-    process = fpjax.process.edm(3, sigma_min=0.1, sigma_max=1.0)
-    both = [fpjax.invert(d, x, process, tol=1e-3) for d in (den, tiles.in_tiles(den, 40))]
+    process = fpjax.process.edm(2, sigma_min=0.1, sigma_max=1.0)
+    both = [fpjax.invert(d, x, process, tol=1e-3) for d in (den, tiles.in_tiles(den, 32))]
     assert both[0].solved.all()
     np.testing.assert_allclose(both[1].latent, both[0].latent, atol=1e-3)
-    assert np.isfinite(both[1].error_bound).all() == small.facts.monotone
 
 
 @pytest.mark.parametrize(
-    ("size", "side", "sentence"), [((34, 40), 40, "multiples of 2"), ((72, 72), 16, "side of at least 32")]
+    ("size", "side", "sentence"), [((35, 40), 40, "multiples of 2"), ((72, 72), 16, "side of at least 32")]
 )
 def test_tiles_that_would_have_seams_are_refused(small, size, side, sentence):
     with pytest.raises(fpjax.FpjaxError, match=sentence):
