@@ -22,7 +22,11 @@ from fpjax import data, haze, metrics
 
 # Colour photographs, and grey ones of scikit-image's as three equal channels.
 PHOTOS = ("cat", "coffee", "flower", "camera", "coins", "brick", "grass", "gravel")
-STRENGTHS = {"light": 0.4, "medium": 0.8, "heavy": 1.6}  # beta; depths are 0.3 to 1.3, the stereo pair's in units of 4 m
+STRENGTHS = {
+    "light": 0.4,
+    "medium": 0.8,
+    "heavy": 1.6,
+}  # beta; depths are 0.3 to 1.3, the stereo pair's in units of 4 m
 LIGHT = (0.8, 0.8, 0.84)  # A in [-1, 1]
 SHORT = 256  # pixels of the shorter side that haze is added at
 UNIT = 4.0  # metres
@@ -56,7 +60,11 @@ def scenes():
 
     left, _, disparity = stereo_motorcycle()
     step = min(left.shape[:2]) // SHORT
-    yield "motorcycle (true depth)", data.scaled(left[::step, ::step]), haze.stereo_depth(disparity)[::step, ::step] / UNIT
+    yield (
+        "motorcycle (true depth)",
+        data.scaled(left[::step, ::step]),
+        haze.stereo_depth(disparity)[::step, ::step] / UNIT,
+    )
     for seed, name in enumerate(PHOTOS):
         image = shrunk(photo(name), SHORT)
         yield name, image, haze.smooth_depth(*image.shape[:2], seed=seed) + 0.3
@@ -126,8 +134,9 @@ def summary(rows, scores, judged: bool) -> None:
     wins = int((values[:, 2, 0] > values[:, 1, 0]).sum())
     seconds = np.mean([row[4:] for row in rows], axis=0)
     print(
-        f"\nMean gain over the hazy image: dark channel prior {gains[:, 0, 0].mean():+.2f} dB and {gains[:, 0, 1].mean():+.3f} SSIM, "
-        f"inversion {gains[:, 1, 0].mean():+.2f} dB and {gains[:, 1, 1].mean():+.3f} SSIM. Of {len(rows)} lines inversion has the "
+        f"\nMean gain over the hazy image: dark channel prior {gains[:, 0, 0].mean():+.2f} dB and "
+        f"{gains[:, 0, 1].mean():+.3f} SSIM, inversion {gains[:, 1, 0].mean():+.2f} dB and "
+        f"{gains[:, 1, 1].mean():+.3f} SSIM. Of {len(rows)} lines inversion has the "
         f"higher PSNR on {wins}, the dark channel prior on {len(rows) - wins}, and inversion improves the hazy image on "
         f"{int((gains[:, 1, 0] > 0).sum())}."
     )
@@ -139,8 +148,8 @@ def summary(rows, scores, judged: bool) -> None:
         )
     solved = sum(bool(row[3].inversion.solved.all()) for row in rows)
     print(
-        f"All steps of the inversion are solved on {solved} of {len(rows)} lines. Mean time: dark channel prior {seconds[0]:.2f} s, "
-        f"inversion {seconds[1]:.1f} s, compilation included (a shared CPU)."
+        f"All steps of the inversion are solved on {solved} of {len(rows)} lines. Mean time: dark channel prior "
+        f"{seconds[0]:.2f} s, inversion {seconds[1]:.1f} s, compilation included (a shared CPU)."
     )
     if judged:
         means = np.nanmean(np.asarray(scores), axis=0)
@@ -154,7 +163,9 @@ def super_resolve() -> None:
     """×2 and ×4 against bicubic interpolation, the middle of each photograph."""
     from fpjax import restoration
 
-    print("| photograph | factor | bicubic PSNR, SSIM | its projection alone | 4 consistent steps |\n|---|---|---|---|---|")
+    print(
+        "| photograph | factor | bicubic PSNR, SSIM | its projection alone | 4 consistent steps |\n|---|---|---|---|---|"
+    )
     gains = []
     for name in PHOTOS:
         truth = middle(photo(name), PART)
@@ -192,8 +203,9 @@ def inpaint() -> None:
             differences.append(two[1][0] - two[0][0])
             print(f"| {name} | {what} | " + " | ".join(f"{p:.2f}, {s:.3f}" for p, s in two) + " |", flush=True)
     print(
-        f"\nThe steps are above the biharmonic equation on {int((np.asarray(differences) > 0).sum())} of {len(differences)} lines, "
-        f"by {np.mean(differences):+.2f} dB in the mean ({np.min(differences):+.2f} to {np.max(differences):+.2f})."
+        f"\nThe steps are above the biharmonic equation on {int((np.asarray(differences) > 0).sum())} of "
+        f"{len(differences)} lines, by {np.mean(differences):+.2f} dB in the mean "
+        f"({np.min(differences):+.2f} to {np.max(differences):+.2f})."
     )
 
 
@@ -228,11 +240,15 @@ def tiled() -> int:
             found[tile], pictures[tile] = json.loads(out), np.load(path)
             print(found[tile], file=sys.stderr, flush=True)
     difference = float(np.abs(pictures[384] - pictures[1500]).max())
-    print("| 1500×1000, denoised | tiles | peak memory of the process | time | PSNR before, after |\n|---|---|---|---|---|")
+    print(
+        "| 1500×1000, denoised | tiles | peak memory of the process | time | PSNR before, after |\n|---|---|---|---|---|"
+    )
     for tile, row in found.items():
         what = f"tiles of {tile} pixels a side" if row["tiles"] > 1 else "whole"
         before, after = row["psnr"]
-        print(f"| {what} | {row['tiles']} | {row['peak']:.2f} GiB | {row['seconds']:.0f} s | {before:.2f}, {after:.2f} |")
+        print(
+            f"| {what} | {row['tiles']} | {row['peak']:.2f} GiB | {row['seconds']:.0f} s | {before:.2f}, {after:.2f} |"
+        )
     print(f"\nLargest difference of any value between the two: {difference:.1e}, of values in [-1, 1].")
     return 0 if found[384]["peak"] < 4 and difference < 1e-4 else 1
 

@@ -24,8 +24,21 @@ PHOTOS = {
     "train": ("astronaut", "hubble_deep_field", "immunohistochemistry", "retina", "rocket", "motorcycle", "china"),
     "held_out": ("cat", "coffee", "flower"),
 }
-HAZED = ("astronaut", "hubble_deep_field", "immunohistochemistry", "retina", "rocket", "china")  # the motorcycle is held out
-HAZE = {"clear": (1.0, 1.0), "light": (0.7, 0.9), "medium": (0.45, 0.7), "dense": (0.25, 0.45), "thick": (0.1, 0.25)}  # t
+HAZED = (
+    "astronaut",
+    "hubble_deep_field",
+    "immunohistochemistry",
+    "retina",
+    "rocket",
+    "china",
+)  # the motorcycle is held out
+HAZE = {
+    "clear": (1.0, 1.0),
+    "light": (0.7, 0.9),
+    "medium": (0.45, 0.7),
+    "dense": (0.25, 0.45),
+    "thick": (0.1, 0.25),
+}  # t
 SIDES = (0, 192, 96, 48)  # shorter side in pixels that patches with haze are cut at; 0 as it is
 HELD_OUT = {"digits": 297, "mnist": 256, "fashion": 256, "photos": 256, "haze": 256}  # images that samples() can give
 CLOTHES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")

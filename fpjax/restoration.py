@@ -1,15 +1,15 @@
 """Restoring photographs of any size without training for it: super-resolution, inpainting, denoising, deblurring.
 
-In this room: what was measured (block means, pixels, a blur), and data-consistent steps by which a network for photographs fills in
-the rest; in tiles. Not in this room: haze (dehazing), files and pages (restoration_command).
+In this room: what was measured (block means, pixels, a blur), and data-consistent steps by which a network for photographs
+fills in the rest; in tiles. Not in this room: haze (dehazing), files and pages (restoration_command).
 
 **Data-consistent steps** are steps of a diffusion (E1) for the denoiser D moved towards what was measured, b = A x + noise·n:
 
     x̂ = argmin |A x - b|²/noise² + |x - D(y, sigma)|²/sigma²,     y <- x̂ + rho·(y - x̂)
 
-Without noise x̂ = D + A⁺(b - A D), the null-space projection (DDNM, Wang et al. 2022); with noise it is a proximal step (plug-and-play
-by half-quadratic splitting; DiffPIR, Zhu et al. 2023). They start from a simple estimate taken as the latent: no noise is drawn, so
-every call gives the same.
+Without noise x̂ = D + A⁺(b - A D), the null-space projection (DDNM, Wang et al. 2022); with noise it is a proximal step
+(plug-and-play by half-quadratic splitting; DiffPIR, Zhu et al. 2023). They start from a simple estimate taken as the latent: no
+noise is drawn, so every call gives the same.
 """
 
 import dataclasses
@@ -120,7 +120,10 @@ def inpaint(
         from skimage.restoration import inpaint_biharmonic
     except ImportError:
         raise FpjaxError("inpainting starts from scikit-image's; install it by: pip install scikit-image") from None
-    given, den = _given(np.where(hole if np.ndim(image) == 2 else hole[..., None], 0.0, image), 0.0, steps), _model(model)
+    given, den = (
+        _given(np.where(hole if np.ndim(image) == 2 else hole[..., None], 0.0, image), 0.0, steps),
+        _model(model),
+    )
     simple = inpaint_biharmonic(given, hole, channel_axis=0).astype(np.float32)
     start = jnp.asarray(_padded(simple, tiles.multiple(den), 16))
     away = jnp.asarray(_padded(hole[None].astype(np.float32), tiles.multiple(den), 16)) > 0

@@ -104,17 +104,11 @@ def in_tiles(den: Denoiser, side: int = SIDE) -> Denoiser:
     Raises:
       FpjaxError: for another denoiser, a size that is no such multiple, or tiles that are too small.
     """
-    return wrap(den, max(_sides(den)), multiple(den), side)
-
-
-def wrap(den: Denoiser, patch: int, step: int, side: int = SIDE) -> Denoiser:
-    """The same for any function whose values depend on ``patch`` pixels to each side at most, on a grid of ``step`` pixels.
-
-    Raises:
-      FpjaxError: as :func:`in_tiles`.
-    """
+    patch, step = max(_sides(den)), multiple(den)
     if den.shape[-2] % step or den.shape[-1] % step:
-        raise FpjaxError(f"tiles need an image whose sides are multiples of {step} pixels, not {den.shape}; pad it first")
+        raise FpjaxError(
+            f"tiles need an image whose sides are multiples of {step} pixels, not {den.shape}; pad it first"
+        )
     if side < 4 * patch:
         raise FpjaxError(f"tiles of {den.name} need a side of at least {4 * patch} pixels, got {side}")
     if max(den.shape[-2:]) <= side:
@@ -153,6 +147,8 @@ def _sides(den: Denoiser) -> list[int]:
     fn = den.fn.fn if isinstance(den.fn, Tiled) else den.fn
     parts = den.params["parts"] if fn is priors.denoise else [den.params if fn is patches.denoise else {}]
     if not all("patch_means" in part for part in parts):
-        raise FpjaxError(f"{den.name} is no mixture of patches, so it has no tiles; use photos-monotone or haze-monotone")
+        raise FpjaxError(
+            f"{den.name} is no mixture of patches, so it has no tiles; use photos-monotone or haze-monotone"
+        )
     channels = den.shape[0] if len(den.shape) == 3 else 1
     return [patches.side(part["patch_means"].shape[1], channels) for part in parts]

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import fpjax
 from fpjax import data, dehazing, haze, images, metrics, restoration, tiles
 from fpjax.cli import app
-from fpjax.models import mixture, patches, priors
+from fpjax.models import mixture, priors
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,9 @@ def test_log_evidence_is_the_density():
     params, y, sigma = jax.tree.map(jnp.asarray, params), rng.standard_normal(5), 0.4
     share = np.exp([0.0, 1.0, -1.0]) / np.exp([0.0, 1.0, -1.0]).sum()
     density = 0.0
-    for p, m, u, v, f in zip(share, *(np.asarray(params[k]) for k in ("means", "factors", "variances", "floor")), strict=True):
+    for p, m, u, v, f in zip(
+        share, *(np.asarray(params[k]) for k in ("means", "factors", "variances", "floor")), strict=True
+    ):
         density += p * multivariate_normal(m, u @ np.diag(v) @ u.T + (f + sigma**2) * np.eye(5)).pdf(y)
     found = mixture.log_evidence(params, jnp.asarray(y), jnp.asarray(sigma), jnp.int32(0))
     np.testing.assert_allclose(found, np.log(density), rtol=1e-12)
