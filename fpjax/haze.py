@@ -6,6 +6,7 @@ model's way (restoration), how the network was trained (data, models.recipes).
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fpjax.evidence import FpjaxError
 
@@ -29,7 +30,7 @@ def transmission(depth, beta: float) -> np.ndarray:
     return np.exp(-beta * np.where(np.isfinite(depth), depth, np.nan))
 
 
-def add(image, t, airlight=1.0) -> np.ndarray:
+def add(image, t, airlight: ArrayLike = 1.0) -> np.ndarray:
     """I = J·t + A·(1 - t), (h, w, 3) in the dtype of the image.
 
     Args:
