@@ -73,7 +73,7 @@ def scenes():
 def brisque():
     """BRISQUE (Mittal, Moorthy & Bovik 2012) of an image, lower is better; None where the package is not there."""
     try:
-        from brisque import BRISQUE
+        from brisque import BRISQUE  # pyright: ignore[reportMissingImports]
     except ImportError:
         return None
 

@@ -189,7 +189,7 @@ def deblur(
         raise FpjaxError(f"deblurring needs a width and a noise above 0, got {width} and {noise}")
     den = _model(model)
     b = jnp.asarray(_padded(given, tiles.multiple(den), 16))
-    gain = jnp.asarray(blur_gain(*b.shape[1:], width)[None], b.dtype)
+    gain = jnp.asarray(blur_gain(b.shape[1], b.shape[2], width)[None], b.dtype)
     seen = jax.scipy.fft.dctn(b, axes=(1, 2), norm="ortho")
 
     def consistent(x, sigma):

@@ -121,6 +121,7 @@ def test_tiles_have_no_seams(small):
     whole = den(y, 0.3)
     np.testing.assert_allclose(tiled(y, 0.3), whole, atol=3e-6)
     np.testing.assert_allclose(tiles.evaluate_tiles(tiled, y, 0.3, 0), whole, atol=3e-6)
+    assert isinstance(tiled.fn, tiles.Tiled)
     less = dataclasses.replace(tiled, fn=dataclasses.replace(tiled.fn, overlap=4))
     assert float(jnp.abs(less(y, 0.3) - whole).max()) > 1e-3  # what the overlap is for
 
