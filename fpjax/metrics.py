@@ -30,6 +30,8 @@ def psnr(a, b) -> np.ndarray:
 def ssim(a, b) -> np.ndarray:
     """Structural similarity (Wang et al. 2004; windows of 7×7, uniform weights, scikit-image's), of each image (n,); 1 if equal.
 
+    Of intensities from 0 on: its term of brightness takes means that are not negative.
+
     Raises:
       FpjaxError: as :func:`psnr`, and for images smaller than a window.
     """
@@ -39,7 +41,7 @@ def ssim(a, b) -> np.ndarray:
     if min(a.shape[1:3]) < WINDOW:
         raise FpjaxError(f"SSIM takes images of at least {WINDOW}×{WINDOW} pixels, not {a.shape[1]}×{a.shape[2]}")
     settings = {"win_size": WINDOW, "data_range": RANGE, "channel_axis": -1}
-    return np.asarray([structural_similarity(x, y, **settings) for x, y in zip(a, b, strict=True)])
+    return np.asarray([structural_similarity(x, y, **settings) for x, y in zip(a + 1, b + 1, strict=True)])
 
 
 def structure_distance(a, b) -> np.ndarray:

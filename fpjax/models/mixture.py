@@ -23,8 +23,8 @@ from jax.custom_derivatives import SymbolicZero
 TENSORS = ("means", "factors", "variances", "floor", "logits")
 
 
-def _posterior(params, y, sigma, condition):
-    """mu_k (K, d), pi (K,) and the two parts of A_k, (K,) and (K, r), for flat y (d,)."""
+def _components(params, y, sigma, condition):
+    """mu_k (K, d), l_k (K,) and the two parts of A_k, (K,) and (K, r), for flat y (d,)."""
     means, factors, variances, floor = (params[k] for k in ("means", "factors", "variances", "floor"))
     d, rank = factors.shape[1], factors.shape[2]
     noise = floor + sigma**2
@@ -35,8 +35,24 @@ def _posterior(params, y, sigma, condition):
     mu = means + shrink[:, None] * r + jnp.einsum("kdr,kr->kd", factors, gain * p)
     logdet = jnp.sum(jnp.log(noise[:, None] + variances), axis=1) + (d - rank) * jnp.log(noise)
     quad = jnp.sum(r * r, axis=1) / noise - jnp.sum(gain * p * p, axis=1) / sigma**2
-    pi = jax.nn.softmax(params["logits"][condition] - (logdet + quad) / 2)
-    return mu, pi, shrink, gain
+    return mu, params["logits"][condition] - (logdet + quad) / 2, shrink, gain
+
+
+def _posterior(params, y, sigma, condition):
+    """The same with pi (K,) in the place of l_k."""
+    mu, scores, shrink, gain = _components(params, y, sigma, condition)
+    return mu, jax.nn.softmax(scores), shrink, gain
+
+
+def log_evidence(params, y, sigma, condition):
+    """ln p(y | condition) for y = x0 + sigma·n, a scalar: how likely the prior's images of a condition, with noise, are to be y.
+
+    Args:
+      as of :func:`denoise`.
+    """
+    scores = _components(params, y.reshape(-1), sigma, condition)[1]
+    total = jax.nn.logsumexp(scores) - jax.nn.logsumexp(params["logits"][condition])
+    return total - y.size / 2 * jnp.log(jnp.asarray(2 * jnp.pi, y.dtype))
 
 
 def denoise(params, y, sigma, condition):

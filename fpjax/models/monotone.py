@@ -64,15 +64,27 @@ class PatchMixture(nnx.Module):
       images, labels: training data (n, h, w) or (n, channels, h, w), (n,); the start is k-means of patches.
       conditions: how many classes, or 0. components: of the mixture. rank: directions of each.
       side: pixels on each side of a patch, even. seed: of the k-means.
+      apart: whether each class starts with components of its own, for classes that patches show (haze; not digits).
     """
 
-    def __init__(self, images, labels, conditions: int, *, components: int = 40, rank: int = 16, side: int = 8, seed=0):
-        del labels
+    def __init__(
+        self,
+        images,
+        labels,
+        conditions: int,
+        *,
+        components: int = 40,
+        rank: int = 16,
+        side: int = 8,
+        apart: bool = False,
+        seed: int = 0,
+    ):
         images = np.asarray(images)
         self.image = (1 if images.ndim == 3 else images.shape[1], *images.shape[-2:])
         self.side, self.conditional = side, conditions > 0
         data = images.reshape(len(images), *self.image)
-        start = starts.patches(data, components, rank, side, max(1, conditions), seed)
+        classes = np.asarray(labels) if apart else None
+        start = starts.patches(data, components, rank, side, max(1, conditions), seed, classes)
         _trainable(self, start)
 
     def prior(self) -> dict[str, jax.Array]:

@@ -114,6 +114,16 @@ RECIPES = {
     "fashion-plain": Recipe("unet", "fashion", (("widths", (32, 64, 72)),), 1000, 64, ema=0.99),
     "photos-monotone": Recipe("prior-sum", "photos", COLOURED, 400, 64, 2e-3, ema=0.98, chunk=1),
     "photos-plain": Recipe("unet", "photos", (("widths", (32, 64, 72)),), 1500, 128, ema=0.99),
+    "haze-monotone": Recipe(
+        "patch-mixture",
+        "haze",
+        (("components", 35), ("rank", 12), ("side", 16), ("apart", True)),
+        updates=150,
+        batch=32,
+        learning_rate=1e-3,
+        ema=0.95,
+        chunk=4,
+    ),
 }
 
 

@@ -39,13 +39,18 @@ def mixture(points, labels, conditions, per_class, rank, seed, least: float = 1e
     return {name: np.stack(v) for name, v in columns.items()} | {"logits": np.stack(logits, axis=1)}
 
 
-def patches(images, components: int, rank: int, side: int, conditions: int, seed: int) -> dict[str, np.ndarray]:
-    """The same of patches drawn from images (n, channels, h, w) with mirrored borders, whatever their class."""
+def patches(
+    images, components: int, rank: int, side: int, conditions: int, seed: int, labels=None
+) -> dict[str, np.ndarray]:
+    """The same of patches drawn from images (n, channels, h, w) with mirrored borders, whatever their class; with labels
+    (n,), each class has its share of the components."""
     rng, half = np.random.default_rng(seed), side // 2
     padded = np.pad(images, ((0, 0), (0, 0), (half, half), (half, half)), mode="symmetric")
     every = np.lib.stride_tricks.sliding_window_view(padded, (side, side), axis=(2, 3))
     rows = [rng.integers(n, size=SAMPLE) for n in (len(images), *every.shape[2:4])]
     points = every[rows[0], :, rows[1], rows[2]].reshape(SAMPLE, -1)
+    if labels is not None:
+        return mixture(points, labels[rows[0]], conditions, components // conditions, rank, seed, FINEST)
     start = mixture(points, np.zeros(SAMPLE, int), 1, components, rank, seed, FINEST)
     return start | {"logits": np.repeat(start["logits"], conditions, axis=0)}
 
