@@ -63,6 +63,8 @@ ORDER = [
     "trajectory",
     "baselines",
     "exact_inverses",
+    "pivotal",
+    "peers",
     "restarted",
     "jacobian",
     "nonsymmetric",
