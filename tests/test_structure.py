@@ -74,6 +74,8 @@ ORDER = [
     "worst",
     "adapting",
     "guidance",
+    "findings",
+    "editing",
     "models.quality",
     "lipschitz",
     "lipschitz_page",
