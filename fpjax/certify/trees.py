@@ -182,12 +182,13 @@ def rows_times(run: Run, rows: list, m) -> list[list]:
     """Each row times a matrix; derivatives are more rows."""
     (inner, outer), n = m.shape, len(rows)
     if rows and isinstance(rows[0][0], Dual):
-        many = range(len(rows[0][0].t))
-        found = rows_times(
-            run, [[v.v for v in row] for row in rows] + [[v.t[k] for v in row] for row in rows for k in many], m
-        )
-        slopes = [found[n + i * len(many) : n + (i + 1) * len(many)] for i in range(n)]
-        return [[Dual(v, [t[j] for t in slopes[i]]) for j, v in enumerate(row)] for i, row in enumerate(found[:n])]
+        d = len(rows[0][0].t)
+        slopes = [[v.t[k] for v in row] for row in rows for k in range(d)]
+        found = rows_times(run, [[v.v for v in row] for row in rows] + slopes, m)
+        parts = [found[n + i * d : n + i * d + d] for i in range(n)]
+        return [
+            [Dual(v, [t[j] for t in part]) for j, v in enumerate(row)] for row, part in zip(found, parts, strict=False)
+        ]
     run.model.tick(n * inner * outer)
     flat = (ArbMatrix.of(n, inner, (v for row in rows for v in row)) @ m).entries()
     return [flat[i * outer : i * outer + outer] for i in range(n)]
