@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 import fpjax
-from fpjax import metrics, peers, process
+from fpjax import editing, metrics, peers, process
 from fpjax.models import quality
 
 NETWORKS = ("digits-monotone", "digits-plain")
@@ -100,7 +100,7 @@ def edits(dataset: str, network: str, images: int, n: int, weights, out: Path | 
     x = x.astype(np.float64)
     for w in weights:
         for k in sorted({max(1, round(share * n)) for share in STRENGTHS}):
-            part = fpjax.editing.shortened(grid, k)
+            part = editing.shortened(grid, k)
             for method, more in [(m, {}) for m in peers.METHODS if m != peers.FIRST] + [(peers.FIRST, {"limit": 60})]:
                 made = peers.edit(den, x, part, method, source=c, target=wanted, guidance=w, **more)
                 rows.append({"network": network, "w": w, "strength": k / n, "method": method})
@@ -151,7 +151,16 @@ def claim(images: int, seeds: int, steps, weights, networks, out: Path | None) -
                             }
                             if w == 1.0:
                                 edited = peers.edit(
-                                    den, x, grid, rule, source=c, target=wanted, guidance=3.0, seed=seed, tol=tol, iterations=40
+                                    den,
+                                    x,
+                                    grid,
+                                    rule,
+                                    source=c,
+                                    target=wanted,
+                                    guidance=3.0,
+                                    seed=seed,
+                                    tol=tol,
+                                    iterations=40,
                                 )
                                 rows[-1] |= {f"edit {k}": v for k, v in judged(judge, x, wanted, edited).items()}
                     print(json.dumps(rows[-1]), flush=True)
@@ -173,13 +182,28 @@ def main() -> None:
     given = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     if given.part == "reconstruct":
-        reconstruct(given.images, min(given.images, given.generated), given.steps or STEPS, given.weights or WEIGHTS, given.networks, given.limits, given.out)
+        reconstruct(
+            given.images,
+            min(given.images, given.generated),
+            given.steps or STEPS,
+            given.weights or WEIGHTS,
+            given.networks,
+            given.limits,
+            given.out,
+        )
     elif given.part == "edits":
         edits(
-            given.dataset, given.networks[0], given.images, (given.steps or [20])[0], given.weights or (1.0, 3.0), given.out
+            given.dataset,
+            given.networks[0],
+            given.images,
+            (given.steps or [20])[0],
+            given.weights or (1.0, 3.0),
+            given.out,
         )
     else:
-        claim(given.images, given.seeds, given.steps or (10, 20), given.weights or (1.0, 3.0), given.networks, given.out)
+        claim(
+            given.images, given.seeds, given.steps or (10, 20), given.weights or (1.0, 3.0), given.networks, given.out
+        )
 
 
 if __name__ == "__main__":

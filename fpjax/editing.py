@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from fpjax import findings, guidance as guiding
+from fpjax import findings
+from fpjax import guidance as guiding
 from fpjax.denoiser import Denoiser, check_guidance
 from fpjax.evidence import Evidence, FpjaxError
 from fpjax.findings import Finding
@@ -143,7 +144,9 @@ def _mask(mask, z) -> jax.Array:
     if shares.shape == z.shape[-2:] or shares.shape == z.shape[1:]:
         shares = np.broadcast_to(shares, z.shape)
     if shares.shape != z.shape:
-        raise FpjaxError(f"the mask has the shape {np.shape(mask)}; it must be {z.shape[-2:]}, {z.shape[1:]} or {z.shape}")
+        raise FpjaxError(
+            f"the mask has the shape {np.shape(mask)}; it must be {z.shape[-2:]}, {z.shape[1:]} or {z.shape}"
+        )
     if not ((shares >= 0) & (shares <= 1)).all():
         raise FpjaxError("the mask must lie between 0 (kept) and 1 (edited) everywhere")
     return jnp.asarray(shares, z.dtype)

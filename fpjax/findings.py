@@ -23,7 +23,18 @@ from fpjax.solve import solve
 from fpjax.step import G, Step
 from fpjax.trajectory import Inversion, accumulate_error
 
-FARTHER = (-4.0, -2.0, -1.0, -0.5, -0.25, 0.25, 0.5, 1.0, 2.0, 4.0)  # other starts, in units of sigma_t, along an eigenvector
+FARTHER = (
+    -4.0,
+    -2.0,
+    -1.0,
+    -0.5,
+    -0.25,
+    0.25,
+    0.5,
+    1.0,
+    2.0,
+    4.0,
+)  # other starts, in units of sigma_t, along an eigenvector
 APART = 1e6  # two solutions are two where they are so many times their residuals apart
 BATCH = 32  # spectra computed at once
 
@@ -68,7 +79,9 @@ def find(x: Inputs, process: Process, inversion: Inversion, modulus: np.ndarray,
     """
     path = jnp.asarray(inversion.path)
     sizes = jnp.linalg.norm(path[:, 1:].reshape(*path.shape[:1], process.steps, -1), axis=-1)
-    residual = jnp.asarray(inversion.residual) + 2 * jnp.finfo(path.dtype).eps * sizes  # a rounding of y is one of F (T16)
+    residual = (
+        jnp.asarray(inversion.residual) + 2 * jnp.finfo(path.dtype).eps * sizes
+    )  # a rounding of y is one of F (T16)
     declared = bool((modulus > 0).all())
     if declared:
         moduli = np.broadcast_to(modulus, residual.shape)
@@ -81,9 +94,7 @@ def find(x: Inputs, process: Process, inversion: Inversion, modulus: np.ndarray,
     error = scale * np.asarray(accumulate_error(residual, usable)[:, -1], np.float64)
     cases = [
         _Case(np.asarray(e), np.asarray(r), m, float(d), bool(np.isfinite(p).all()))
-        for e, r, m, d, p in zip(
-            inversion.exit, inversion.residual, moduli, error, np.asarray(path), strict=True
-        )
+        for e, r, m, d, p in zip(inversion.exit, inversion.residual, moduli, error, np.asarray(path), strict=True)
     ]
     if declared:
         return [_declared(case) for case in cases]
@@ -116,9 +127,13 @@ def _stopped(case: _Case, i: int) -> str:
 def _declared(case: _Case) -> Finding:
     open_ = [i for i, code in enumerate(case.exits) if not _solved(code)]
     if not case.finite:
-        return Finding(Verdict.INCONCLUSIVE, f"{_stopped(case, open_[0])}: no latent is known", None, open_[0] + 1, None)
+        return Finding(
+            Verdict.INCONCLUSIVE, f"{_stopped(case, open_[0])}: no latent is known", None, open_[0] + 1, None
+        )
     error = Bound(case.error, Evidence.ASSUMED, source="T8, T9, declared modulus")
-    words = f"the latent is unique and known to {case.error:.1e} (m >= {case.modulus.min():.2g} by the network's structure)"
+    words = (
+        f"the latent is unique and known to {case.error:.1e} (m >= {case.modulus.min():.2g} by the network's structure)"
+    )
     if not open_:
         return Finding(Verdict.SUPPORTED, words, error, None, None)
     words = f"{_stopped(case, open_[0])}; {words}"
@@ -134,11 +149,13 @@ def _looked_at(case: _Case, i: int, other) -> Finding:
         )
         return Finding(Verdict.SUPPORTED, words, error, None, None)
     if not _solved(case.exits[i]):
-        words = f"not well posed from step {i + 1} as far as we know: {_stopped(case, i)}, and the edit starts from where it stopped"
+        words = (
+            f"no latent is known from step {i + 1} on: {_stopped(case, i)}, and the edit starts from where it stopped"
+        )
         return Finding(Verdict.INCONCLUSIVE, words, None, i + 1, None)
     if other is not None:
         y, away = other
-        words = f"not well posed from step {i + 1}: two states {away:.2g} apart lead to this image, and the edit depends on the start"
+        words = f"not well posed from step {i + 1}: two states {away:.2g} apart lead to this image; the edit depends on the start"
         return Finding(Verdict.REFUTED, words, None, i + 1, y)
     words = (
         f"open from step {i + 1}: m is at most {case.modulus[i]:.2g} there, so nothing says that the latent is unique; "
@@ -169,7 +186,9 @@ def _lowest(x: Inputs, states, sigmas, key):
     return low.reshape(n, steps), vectors.reshape(n, steps, -1)
 
 
-def second_solutions(x: Inputs, path, process: Process, vectors, at: np.ndarray) -> list[tuple[np.ndarray, float] | None]:
+def second_solutions(
+    x: Inputs, path, process: Process, vectors, at: np.ndarray
+) -> list[tuple[np.ndarray, float] | None]:
     """For each image the solution of its step ``at`` that is farthest from the path's, with the distance; None where no start
     led to another.
 

@@ -102,7 +102,9 @@ def optimise_null(
     """
     rows = null_embedding(x.den)
     if x.guidance is None:
-        raise FpjaxError("null-text optimisation needs guidance other than 1: without it no step sees the null embedding")
+        raise FpjaxError(
+            "null-text optimisation needs guidance other than 1: without it no step sees the null embedding"
+        )
     null, evaluations = _optimise(x, path, rows, (rate, stop), *_table(process, path.dtype), iterations=iterations)
     return Corrections(None, null, evaluations)
 

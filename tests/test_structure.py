@@ -101,6 +101,7 @@ ORDER = [
     "subject",
     "command",
     "report_command",
+    "edit_command",
     "study.plan",
     "study.store",
     "study.pool",
