@@ -144,7 +144,8 @@ def adam(loss, rows, rate, stop, iterations: int):
     def body(carry):
         rows, state, _, k = carry
         value, gradient = jax.value_and_grad(loss)(rows)
-        update, state = optimiser.update(gradient, state)
+        with jax.numpy_dtype_promotion("standard"):  # inside optax
+            update, state = optimiser.update(gradient, state)
         return jax.tree.map(lambda r, u: r - rate * u, rows, update), state, value, k + 1
 
     start = (rows, optimiser.init(rows), jnp.full_like(stop, jnp.inf), jnp.int32(0))
