@@ -214,9 +214,12 @@ def second_solutions(
 def _restarted(x: Inputs, here, target, direction, sigma, rho):
     def one(y, y_s, v, c, sigma, rho):
         p = Step(x.den, sigma, rho, y_s, c, x.guidance)
-        starts = y + sigma * jnp.asarray(FARTHER, y.dtype).reshape(-1, *[1] * y.ndim) * v
         tol = 1e-10 if y.dtype == jnp.float64 else 1e-6
-        found = jax.vmap(lambda s: solve(G, s, p, tol=tol, limit=200, stop="residual"))(starts)
+
+        def again(length):
+            return solve(G, y + length * sigma * v, p, tol=tol, limit=200, stop="residual")
+
+        found = jax.vmap(again)(jnp.asarray(FARTHER, y.dtype))
         good = (found.exit == Exit.CONVERGED) | (found.exit == Exit.CONVERGED_TO_PRECISION)
         return found.y, jnp.where(good, found.residual, jnp.full_like(found.residual, jnp.inf))
 
