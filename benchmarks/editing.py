@@ -20,12 +20,13 @@ import numpy as np
 
 import fpjax
 from fpjax import editing, metrics, peers, process
-from fpjax.models import quality
+from fpjax.models import priors, quality
 
 NETWORKS = ("digits-monotone", "digits-plain")
 STEPS = (5, 10, 20, 50)
 WEIGHTS = (1.0, 3.0, 7.5)
-LIMITS = (1, 2, 3, 4, 6, 10, 17, 30, 60)  # iterations a step of fpjax, for equal evaluations
+LIMITS = (1, 2, 3, 4, 6, 8, 10, 13, 17, 22, 30, 60)  # iterations a step of fpjax, for equal evaluations
+TOL = 1e-11  # of fpjax, in y-coordinates: on the way down, what is left of it grows
 LEVEL = 2 / 255  # one grey level of 8 bits: an image that is further off anywhere has failed
 
 
@@ -53,8 +54,8 @@ def measured(x, latent, images: int, made: peers.Made) -> dict:
     }
 
 
-def reconstruct(images: int, born: int, steps, weights, networks, limits, out: Path | None) -> None:
-    """Every method at every line, and fpjax with several limits; PSNR and failures of held-out images, latents of generated ones."""
+def reconstruct(images: int, born: int, steps, weights, networks, methods, limits, out: Path | None) -> None:
+    """Every method at every line, and fpjax with several limits: held-out images again, latents of generated ones."""
     rows = []
     x, c = fpjax.samples("digits", images)
     rng = np.random.default_rng(1)
@@ -67,8 +68,8 @@ def reconstruct(images: int, born: int, steps, weights, networks, limits, out: P
             for w in weights:
                 made = np.asarray(fpjax.generate(den, latent, grid, condition=c[:born], guidance=w))
                 both, conditions = np.concatenate([x.astype(np.float64), made]), np.concatenate([c, c[:born]])
-                options = [(m, {}) for m in peers.METHODS if m != peers.FIRST]
-                options += [(peers.FIRST, {"limit": k}) for k in limits]
+                options = [(m, {}) for m in methods if m != peers.FIRST]
+                options += [(peers.FIRST, {"limit": k, "tol": TOL}) for k in limits if peers.FIRST in methods]
                 for method, more in options:
                     made = peers.reconstruct(den, both, grid, method, condition=conditions, guidance=w, **more)
                     rows.append({"network": name, "steps": n, "w": w, "method": method, **more})
@@ -83,7 +84,8 @@ def keep(out: Path | None, data: dict) -> None:
         out.write_text(json.dumps(data, indent=0))
 
 
-STRENGTHS = (0.3, 0.5, 0.7, 0.85, 1.0)
+STRENGTHS = (0.4, 0.5, 0.6, 0.8, 1.0)
+PRIOR = "fpjax, prior guided"  # of a learned prior: guidance that costs nothing (T11)
 
 
 def targets(c, classes: int, seed: int) -> np.ndarray:
@@ -92,24 +94,36 @@ def targets(c, classes: int, seed: int) -> np.ndarray:
 
 
 def edits(dataset: str, network: str, images: int, n: int, weights, out: Path | None) -> None:
-    """For every method, strength and guidance: the share of images that the classifier takes for the class asked for, and how
-    far these and all are from their sources."""
+    """For every method, strength and guidance: the share of images that the classifier takes for the class asked for, how far
+    they are from their sources, how much they vary beside held-out images, and the deviation of their latents."""
     judge, den = quality.classifier(dataset), fpjax.load(network)
     x, c = fpjax.samples(dataset, images)
     wanted, grid, rows = targets(c, len(den.conditions), 0), process.ddim(n), []
-    x = x.astype(np.float64)
+    x, usual = x.astype(np.float64), spread(*fpjax.data.held_out(dataset))
     for w in weights:
         for k in sorted({max(1, round(share * n)) for share in STRENGTHS}):
             part = editing.shortened(grid, k)
-            for method, more in [(m, {}) for m in peers.METHODS if m != peers.FIRST] + [(peers.FIRST, {"limit": 60})]:
+            for method in [m for m in peers.METHODS if m != peers.FIRST] + [peers.FIRST]:
+                more = {"limit": 60} if method == peers.FIRST else {}
                 made = peers.edit(den, x, part, method, source=c, target=wanted, guidance=w, **more)
-                rows.append({"network": network, "w": w, "strength": k / n, "method": method})
-                rows[-1] |= judged(judge, x, wanted, made)
+                found = [(method, made)]
+                if method == peers.FIRST and w != 1 and den.facts.monotone:
+                    guided = fpjax.generate(priors.guided(den, w), made.latent, part, condition=wanted)
+                    found.append((PRIOR, made._replace(images=guided, evaluations=made.evaluations - k)))
+                for name, result in found:
+                    rows.append({"network": network, "w": w, "strength": k / n, "method": name})
+                    rows[-1] |= judged(judge, x, wanted, result, usual)
             print(json.dumps(rows[-1]), flush=True)
             keep(out, {"images": images, "steps": n, "dataset": dataset, "rows": rows})
 
 
-def judged(judge, x, wanted, made: peers.Made) -> dict:
+def spread(images, labels) -> float:
+    """The deviation of images from the mean of their class, root mean square."""
+    parts = [images[labels == k] for k in np.unique(labels)]
+    return float(np.sqrt(np.mean([np.mean((p - p.mean(axis=0)) ** 2) for p in parts])))
+
+
+def judged(judge, x, wanted, made: peers.Made, usual: float = 1.0) -> dict:
     """What an edit is worth; an image that is not finite is no success, and as far away as the darkest from the brightest."""
     y = np.asarray(made.images)
     finite = np.isfinite(y).reshape(len(y), -1).all(axis=1).reshape(-1, *[1] * (y.ndim - 1))
@@ -118,6 +132,8 @@ def judged(judge, x, wanted, made: peers.Made) -> dict:
     return {
         "success": float(right.mean()),
         "distance": float(np.sqrt(np.mean((shown - x) ** 2))),
+        "variety": spread(shown, wanted) / usual,
+        "deviation": float(np.nanmedian(np.asarray(made.latent).reshape(len(x), -1).std(axis=1))),
         "structure": float(np.mean(metrics.structure_distance(x, shown))),
         "evaluations": float(np.mean(made.evaluations)),
         "told": int(np.asarray(made.failed).sum()),
@@ -177,6 +193,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=NETWORKS)
     parser.add_argument("--dataset", default="digits", help="of edits")
     parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--methods", nargs="+", default=list(peers.METHODS), help="of reconstruct")
     parser.add_argument("--limits", type=int, nargs="+", default=LIMITS, help="iterations a step of fpjax")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()

@@ -20,8 +20,9 @@ from fpjax.findings import Finding
 from fpjax.lanes import Inputs
 from fpjax.process import Process
 from fpjax.step import F, Step
-from fpjax.trajectory import Inversion, declared_modulus, generate, invert, prepare
+from fpjax.trajectory import Inversion, declared_modulus, generate, invert, prepare, round_trip
 
+GREY_LEVEL = 2 / 255  # of 8 bits, in [-1, 1]
 GREY = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601), as Pillow's
 
 
@@ -33,7 +34,9 @@ class Edit:
       images: (n, *shape), edited, in the process's own coordinates.
       latent: (n, *shape), the states that they were generated from, likewise.
       findings: what is known of each latent (:class:`fpjax.findings.Finding`); empty if nobody looked.
-      evaluations: (n,) network evaluations of inversion and generation; a guided one counts 2.
+      back: (n,), the largest difference between an image and what its latent generates under its own condition and the
+        guidance of the inversion: a known latent can give an image back badly, where its error grows on the way down.
+      evaluations: (n,) network evaluations of inversion and generation (not of looking); a guided one counts 2.
       inversion: the record of the inversion. process: its levels, fewer than asked for with a strength below 1.
       weights: (steps,) guidance at each step of the generation, in inversion order.
     """
@@ -41,6 +44,7 @@ class Edit:
     images: jax.Array
     latent: jax.Array
     findings: tuple[Finding, ...]
+    back: np.ndarray | None
     evaluations: np.ndarray
     inversion: Inversion
     process: Process
@@ -105,12 +109,17 @@ def edit(
         made = generate(den, inversion.latent, part, condition=target, guidance=guidance)
     else:
         made = masked(prepare(den, inversion.latent, target, guidance), inversion.path, part, shares)
-    found = findings.find(x, part, inversion, modulus, seed=seed) if look else ()
+    found, back = (), None
+    if look:
+        own = {"condition": x.condition, "guidance": inversion_guidance}
+        back = np.asarray(round_trip(den, x.z, part, inversion, **own), np.float64)
+        found = findings.find(x, part, inversion, modulus, seed=seed)
+        found = [f._replace(words=f"{f.words}; {_back(b)}") for f, b in zip(found, back, strict=True)]
     calls = part.steps * (1 if guidance == 1.0 else 2)
     spent = np.asarray(inversion.evaluations).sum(axis=1)
     if safe:  # both branches at every evaluation
         calls, spent = 2 * calls, 2 * spent
-    return Edit(made, inversion.latent, tuple(found), spent + calls, inversion, part, weights)
+    return Edit(made, inversion.latent, tuple(found), back, spent + calls, inversion, part, weights)
 
 
 def shortened(process: Process, steps: int) -> Process:
@@ -128,6 +137,12 @@ def shortened(process: Process, steps: int) -> Process:
         table=process.table[:steps],
         pure_noise=process.pure_noise and steps == process.steps,
     )
+
+
+def _back(away: float) -> str:
+    if away <= GREY_LEVEL:
+        return f"it gives the image back to {away:.0e}"
+    return f"it does not give the image back (off by {away:.1g})"
 
 
 def _safe(den: Denoiser, process: Process, weight: float, images):

@@ -35,6 +35,8 @@ X = MEANS[:2] + 0.1
 def test_the_same_condition_gives_the_image_back_and_another_moves_it_there():
     done = editing.edit(DEN, X, GRID, source=["a", "b"], target=["a", "b"])
     assert np.allclose(done.images, X, atol=1e-8)
+    assert np.allclose(done.back, np.abs(np.asarray(done.images) - X).max(axis=1), atol=1e-14)
+    assert all("gives the image back to" in f.words for f in done.findings)
     moved = editing.edit(DEN, X, GRID, source=["a", "b"], target="c")
     # Every step scales the distance from the mean by the same slope, whatever the mean.
     slopes = GRID.rho + (1 - GRID.rho) * 0.09 / (GRID.sigmas[1:] ** 2 + 0.09)
@@ -70,7 +72,7 @@ def test_without_a_declaration_the_states_are_looked_at_and_nothing_is_called_a_
         assert finding.error.evidence == Evidence.SAMPLED
         assert "estimate" in finding.words
         assert "unique and known" not in finding.words
-    assert editing.edit(DEN, X, GRID, source="a", target="b", look=False).findings == ()
+    assert editing.edit(DEN, X, GRID, source="a", target="b", look=False).back is None
 
 
 def folded(params, y, sigma, condition):
@@ -108,6 +110,9 @@ def test_a_step_without_a_solution_is_named_and_no_error_is_stated():
     lost, found = done.findings
     assert (lost.verdict, lost.step, lost.error) == (Verdict.INCONCLUSIVE, 1, None)
     assert "step 1 was not solved" in lost.words
+    assert 0.29 < done.back[0] < 0.5  # F stays below 1/2
+    assert f"does not give the image back (off by {done.back[0]:.1g})" in lost.words
+    assert "gives the image back to" in found.words
     assert found.verdict is Verdict.SUPPORTED
 
 

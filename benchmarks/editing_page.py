@@ -1,0 +1,285 @@
+"""Writes what ``benchmarks/editing.py`` measured into docs/editing.md and docs/editing-results.md, and draws docs/figures/editing.png.
+
+python benchmarks/editing_page.py FOLDER    # its files reconstruct*.json, edits*.json and claim*.json
+"""
+
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from page import fill
+from scipy import stats
+
+DOCS = Path(__file__).parent.parent / "docs"
+OURS = "fpjax"
+BY_CONSTRUCTION = ("direct", "edict", "bdia", "obelm")  # give the image back whatever the latent is
+SHARES = (0.8, 0.9, 0.95)  # of edits that succeed, at which methods are compared
+
+
+def load(folder: Path, name: str) -> list[dict]:
+    """The rows of all files of a part."""
+    rows = []
+    for path in sorted(folder.glob(f"{name}*.json")):
+        rows += json.loads(path.read_text())["rows"]
+    return rows
+
+
+def lines_of(rows: list[dict]) -> dict[tuple, list[dict]]:
+    """Rows by network, steps and weight, in that order."""
+    lines = defaultdict(list)
+    for row in rows:
+        lines[row["network"], row["steps"], row["w"]].append(row)
+    return dict(sorted(lines.items(), key=lambda item: (item[0][0], item[0][2], item[0][1])))
+
+
+def ours_at(line: list[dict], evaluations: float) -> dict:
+    """fpjax with the most evaluations that are no more than these, or the fewest that it takes."""
+    own = sorted((r for r in line if r["method"] == OURS), key=lambda r: r["evaluations"])
+    within = [r for r in own if r["evaluations"] <= evaluations * 1.005]
+    return within[-1] if within else own[0]
+
+
+def number(value: float) -> str:
+    return "–" if not np.isfinite(value) else f"{value:.1f}" if abs(value) >= 0.05 else f"{value:.0e}"
+
+
+def small(value: float) -> str:
+    return "∞" if not np.isfinite(value) else f"{value:.2g}" if 0.01 <= value < 100 else f"{value:.0e}"
+
+
+HEAD = "| method | evaluations | PSNR, dB | failed | of these, told | error of the latent | fpjax with no more evaluations: | PSNR, dB | failed | error of the latent |"
+
+
+def table(line: list[dict]) -> str:
+    """One line: every method, and what fpjax does with no more evaluations."""
+    out = [HEAD, "|---" * HEAD.count(" | ") + "|---|"]
+    for r in line:
+        cells = [f"{r['evaluations']:.0f}", number(r["psnr"]), str(r["failures"]), str(r["failures"] - r["silent"])]
+        cells.append(small(r["latent"]))
+        if r["method"] == OURS:
+            continue
+        o = ours_at(line, r["evaluations"])
+        more = " (more)" if o["evaluations"] > r["evaluations"] * 1.005 else ""
+        cells += [f"{o['evaluations']:.0f}{more}", number(o["psnr"]), str(o["failures"]), small(o["latent"])]
+        out.append(f"| {r['method']} | " + " | ".join(cells) + " |")
+    o = max((r for r in line if r["method"] == OURS), key=lambda r: r["evaluations"])
+    cells = [
+        f"{o['evaluations']:.0f}",
+        number(o["psnr"]),
+        str(o["failures"]),
+        str(o["failures"] - o["silent"]),
+        small(o["latent"]),
+    ]
+    out.append(f"| **fpjax**, at most {o['limit']} iterations a step | " + " | ".join(cells) + " | | | | |")
+    return "\n".join(out)
+
+
+def summary(lines: dict) -> str:
+    """Who has the lower error, over all comparisons."""
+    out = []
+    for posed, what in (
+        (True, "well posed by structure (T6: the monotone network without guidance)"),
+        (False, "others"),
+    ):
+        chosen = {k: v for k, v in lines.items() if (k[0] == "digits-monotone" and k[2] == 1) == posed}
+        if not chosen:
+            continue
+        told = {"latent": [], "psnr": []}
+        for key, line in chosen.items():
+            for r in line:
+                if r["method"] == OURS:
+                    continue
+                o = ours_at(line, r["evaluations"])
+                fair = o["evaluations"] <= r["evaluations"] * 1.005
+                told["latent"].append((o["latent"] <= r["latent"], fair, r["method"], key))
+                if r["method"] not in BY_CONSTRUCTION:
+                    told["psnr"].append((o["psnr"] >= r["psnr"], fair, r["method"], key))
+        for name, word in (
+            ("latent", "error of the latent"),
+            ("psnr", "PSNR, methods that give the image back by construction left out"),
+        ):
+            fair = [t for t in told[name] if t[1]]
+            lost = [f"{m} (N = {k[1]}, w = {k[2]:g}, {k[0]})" for won, _, m, k in fair if not won]
+            rest = (
+                f"; better there: {', '.join(lost)}"
+                if 0 < len(lost) <= 12
+                else f"; better there: {len(lost)} comparisons"
+                if lost
+                else ""
+            )
+            unfair = [t for t in told[name] if not t[1]]
+            more = (
+                f" In {len(unfair)} more fpjax cannot run on so few evaluations ({', '.join(sorted({t[2] for t in unfair}))}); its cheapest run, with more of them, is better in {sum(t[0] for t in unfair)}."
+                if unfair
+                else ""
+            )
+            out.append(
+                f"- {len(chosen)} lines {what}, {word}: fpjax is better in {sum(t[0] for t in fair)} of {len(fair)} comparisons with no more evaluations than the other method's{rest}.{more}"
+            )
+        silent = sum(
+            r["silent"]
+            for line in chosen.values()
+            for r in line
+            if r["method"] == OURS
+            and r is max((q for q in line if q["method"] == OURS), key=lambda q: q["evaluations"])
+        )
+        failed = sum(
+            r["failures"]
+            for line in chosen.values()
+            for r in line
+            if r["method"] == OURS
+            and r is max((q for q in line if q["method"] == OURS), key=lambda q: q["evaluations"])
+        )
+        out.append(
+            f"- Of {failed} images that fpjax does not give back there to a grey level (at its largest limit), it names all but {silent}."
+        )
+    return "\n".join(out)
+
+
+def at_share(rows: list[dict], share: float) -> dict | None:
+    """The figures of one method where ``share`` of its edits succeed: interpolated along the strength, the least distance of all
+    weights; None where so many never do."""
+    found = []
+    for w in {r["w"] for r in rows}:
+        line = sorted((r for r in rows if r["w"] == w), key=lambda r: r["strength"])
+        for a, b in zip([line[0], *line], line, strict=False):
+            if b["success"] >= share and (a is b or a["success"] < share):
+                t = 1.0 if a is b else (share - a["success"]) / (b["success"] - a["success"])
+                keys = ("strength", "success", "distance", "structure", "variety", "deviation", "evaluations")
+                found.append({k: a[k] + t * (b[k] - a[k]) for k in keys} | {"w": w})
+                break
+    return min(found, key=lambda r: r["distance"]) if found else None
+
+
+def edits(rows: list[dict], network: str) -> str:
+    methods = list(dict.fromkeys(r["method"] for r in rows))
+    out = [
+        "| method | "
+        + " | ".join(f"{s:.0%}: distance, structure" for s in SHARES)
+        + " | variety | deviation of the latent | evaluations | most that succeed |"
+    ]
+    out.append("|---" * (len(SHARES) + 5) + "|")
+    for method in methods:
+        mine = [r for r in rows if r["method"] == method]
+        found = [at_share(mine, s) for s in SHARES]
+        cells = ["–" if f is None else f"{f['distance']:.3f}, {f['structure']:.3f}" for f in found]
+        f = found[1] or max(mine, key=lambda r: r["success"])
+        cells += [
+            f"{f['variety']:.2f}",
+            f"{f['deviation']:.2f}",
+            f"{f['evaluations']:.0f}",
+            f"{max(r['success'] for r in mine):.0%}",
+        ]
+        name = f"**{method}**" if method.startswith(OURS) else method
+        out.append(f"| {name} | " + " | ".join(cells) + " |")
+    return f"`{network}`:\n\n" + "\n".join(out)
+
+
+def rule(rows: list[dict], seed: int, name: str, column: str):
+    mine = sorted((r for r in rows if r["seed"] == seed and r["rule"] == name), key=lambda r: r["evaluations"])
+    return np.asarray([r["evaluations"] for r in mine]), np.asarray([r[column] for r in mine])
+
+
+def difference(rows: list[dict], column: str, log: bool):
+    """inter - intra at equal evaluations, for each seed: the mean over nine counts that both rules reach."""
+    out = []
+    for seed in sorted({r["seed"] for r in rows}):
+        (a, ya), (b, yb) = (rule(rows, seed, name, column) for name in ("intra_path", "inter_path"))
+        if log:
+            ya, yb = (np.log10(np.clip(y, 1e-12, 1e3)) for y in (ya, yb))
+        budgets = np.linspace(max(a[0], b[0]), min(a[-1], b[-1]), 9)
+        out.append(np.mean(np.interp(budgets, b, yb) - np.interp(budgets, a, ya)))
+    mean, half = np.mean(out), stats.t.ppf(0.975, len(out) - 1) * np.std(out, ddof=1) / np.sqrt(len(out))
+    return float(mean), float(mean - half), float(mean + half)
+
+
+def claim(rows: list[dict]) -> str:
+    out = [
+        "| network | N | w | error, inter over intra (95 %) | edits that succeed, inter less intra | distance of edits, inter less intra | evaluations at tolerance 0.1: intra, inter |",
+        "|---" * 7 + "|",
+    ]
+    for (network, n, w), line in lines_of(rows).items():
+        cells = [network, str(n), f"{w:g}"]
+        cells.append("{:.2f} ({:.2f} to {:.2f})".format(*(10**v for v in difference(line, "error", True))))
+        for column in ("edit success", "edit distance"):
+            cells.append(
+                "{:+.3f} ({:+.3f} to {:+.3f})".format(*difference(line, column, False)) if column in line[0] else "–"
+            )
+        spent = [
+            np.mean([r["evaluations"] for r in line if r["rule"] == name and r["tol"] == 0.1])
+            for name in ("intra_path", "inter_path")
+        ]
+        out.append("| " + " | ".join([*cells, f"{spent[0]:.0f}, {spent[1]:.0f}"]) + " |")
+    return "\n".join(out)
+
+
+def picture(lines: dict, rows: list[dict], path: Path) -> None:
+    """Error of the latent against evaluations on a well-posed line, and success against distance of edits."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    line = lines["digits-monotone", 20, 1.0]
+    own = sorted((r for r in line if r["method"] == OURS), key=lambda r: r["evaluations"])
+    left.loglog([r["evaluations"] for r in own], [r["latent"] for r in own], "o-", label=OURS, zorder=3)
+    for r in line:
+        if r["method"] != OURS and r["latent"] < 10:
+            left.plot(r["evaluations"], r["latent"], "s", color="0.55", ms=4)
+            left.annotate(
+                r["method"], (r["evaluations"], r["latent"]), fontsize=7, xytext=(3, 3), textcoords="offset points"
+            )
+    left.set(
+        xlabel="network evaluations for an image",
+        ylabel="relative error of the latent",
+        title="Inversion, digits-monotone, N = 20",
+    )
+    left.legend()
+    for method in (
+        "naive",
+        "easyinv",
+        "renoise",
+        "aidi_anderson",
+        "direct",
+        "edict",
+        "obelm",
+        OURS,
+        "fpjax, prior guided",
+    ):
+        mine = sorted((r for r in rows if r["method"] == method and r["w"] == 3), key=lambda r: r["strength"])
+        style = {"lw": 2.2} if method.startswith(OURS) else {"lw": 1, "alpha": 0.8}
+        right.plot([r["distance"] for r in mine], [r["success"] for r in mine], "o-", ms=3, label=method, **style)
+    right.set(
+        xlabel="distance from the source (RMS)", ylabel="edits that succeed", title="Edits at guidance 3, by strength"
+    )
+    right.legend(fontsize=7)
+    figure.savefig(path, dpi=130)
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    lines, found = lines_of(load(folder, "reconstruct")), load(folder, "edits")
+    parts = {
+        "editing-summary": summary(lines),
+        "editing-line": table(lines["digits-monotone", 20, 1.0]),
+        "editing-claim": claim(load(folder, "claim")),
+    }
+    networks = list(dict.fromkeys(r["network"] for r in found))
+    parts["editing-edits"] = "\n\n".join(edits([r for r in found if r["network"] == n], n) for n in networks)
+    page = DOCS / "editing.md"
+    page.write_text(fill(page.read_text(encoding="utf-8"), parts), encoding="utf-8")
+    whole = [
+        "# Reconstructions, all lines",
+        "",
+        "Written by `python benchmarks/editing_page.py`; what the columns mean: [editing](editing.md).",
+        "",
+    ]
+    for (network, n, w), line in lines.items():
+        whole += [f"## {network}, N = {n}, w = {w:g}", "", table(line), ""]
+    (DOCS / "editing-results.md").write_text("\n".join(whole), encoding="utf-8")
+    picture(lines, [r for r in found if r["network"] == "digits-monotone"], DOCS / "figures" / "editing.png")
+
+
+if __name__ == "__main__":
+    main()
