@@ -205,6 +205,7 @@ def main() -> None:
             given.steps or STEPS,
             given.weights or WEIGHTS,
             given.networks,
+            given.methods,
             given.limits,
             given.out,
         )

@@ -1,4 +1,4 @@
-"""Writes what ``benchmarks/editing.py`` measured into docs/editing.md and docs/editing-results.md, and draws docs/figures/editing.png.
+"""Writes what ``benchmarks/editing.py`` measured into docs/editing.md and editing-results.md; draws docs/figures/editing.png.
 
 python benchmarks/editing_page.py FOLDER    # its files reconstruct*.json, edits*.json and claim*.json
 """
@@ -49,12 +49,17 @@ def small(value: float) -> str:
     return "∞" if not np.isfinite(value) else f"{value:.2g}" if 0.01 <= value < 100 else f"{value:.0e}"
 
 
-HEAD = "| method | evaluations | PSNR, dB | failed | of these, told | error of the latent | fpjax with no more evaluations: | PSNR, dB | failed | error of the latent |"
+OTHER = ("method", "evaluations", "PSNR, dB", "failed", "of these, told", "error of the latent")
+MINE = ("fpjax with no more evaluations:", "PSNR, dB", "failed", "error of the latent")
+
+
+def header(*names: str) -> str:
+    return f"| {' | '.join(names)} |\n{'|---' * len(names)}|"
 
 
 def table(line: list[dict]) -> str:
     """One line: every method, and what fpjax does with no more evaluations."""
-    out = [HEAD, "|---" * HEAD.count(" | ") + "|---|"]
+    out = [header(*OTHER, *MINE)]
     for r in line:
         cells = [f"{r['evaluations']:.0f}", number(r["psnr"]), str(r["failures"]), str(r["failures"] - r["silent"])]
         cells.append(small(r["latent"]))
@@ -76,66 +81,61 @@ def table(line: list[dict]) -> str:
     return "\n".join(out)
 
 
+def fully(line: list[dict]) -> dict:
+    """fpjax with its largest limit."""
+    return max((r for r in line if r["method"] == OURS), key=lambda r: r["limit"])
+
+
+def compared(lines: list[list[dict]], name: str, left_out=()) -> str:
+    """How often fpjax is better with no more evaluations, as a sentence."""
+    fair, unfair = [], []
+    for line in lines:
+        for r in line:
+            if r["method"] == OURS or r["method"] in left_out:
+                continue
+            o = ours_at(line, r["evaluations"])
+            won = o[name] <= r[name] if name == "latent" else o[name] >= r[name]
+            where = f"{r['method']} (N = {r['steps']}, w = {r['w']:g}, {r['network']})"
+            (fair if o["evaluations"] <= r["evaluations"] * 1.005 else unfair).append((won, where, r["method"]))
+    lost = [where for won, where, _ in fair if not won]
+    told = f"fpjax is better in {len(fair) - len(lost)} of {len(fair)} comparisons with no more evaluations"
+    if lost:
+        told += f"; better there: {', '.join(lost) if len(lost) <= 8 else f'{len(lost)} of the other methods'}"
+    if unfair:
+        names = ", ".join(sorted({m for *_, m in unfair}))
+        told += f". {len(unfair)} more take fewer evaluations than fpjax can ({names}); its cheapest run beats "
+        told += f"{sum(won for won, *_ in unfair)} of them"
+    return told
+
+
 def summary(lines: dict) -> str:
     """Who has the lower error, over all comparisons."""
     out = []
     for posed, what in (
-        (True, "well posed by structure (T6: the monotone network without guidance)"),
-        (False, "others"),
+        (True, "well posed by structure (`digits-monotone`, w = 1)"),
+        (False, "where nothing makes it so"),
     ):
-        chosen = {k: v for k, v in lines.items() if (k[0] == "digits-monotone" and k[2] == 1) == posed}
+        chosen = [v for k, v in lines.items() if (k[0] == "digits-monotone" and k[2] == 1) == posed]
         if not chosen:
             continue
-        told = {"latent": [], "psnr": []}
-        for key, line in chosen.items():
-            for r in line:
-                if r["method"] == OURS:
-                    continue
-                o = ours_at(line, r["evaluations"])
-                fair = o["evaluations"] <= r["evaluations"] * 1.005
-                told["latent"].append((o["latent"] <= r["latent"], fair, r["method"], key))
-                if r["method"] not in BY_CONSTRUCTION:
-                    told["psnr"].append((o["psnr"] >= r["psnr"], fair, r["method"], key))
-        for name, word in (
-            ("latent", "error of the latent"),
-            ("psnr", "PSNR, methods that give the image back by construction left out"),
-        ):
-            fair = [t for t in told[name] if t[1]]
-            lost = [f"{m} (N = {k[1]}, w = {k[2]:g}, {k[0]})" for won, _, m, k in fair if not won]
-            rest = (
-                f"; better there: {', '.join(lost)}"
-                if 0 < len(lost) <= 12
-                else f"; better there: {len(lost)} comparisons"
-                if lost
-                else ""
-            )
-            unfair = [t for t in told[name] if not t[1]]
-            more = (
-                f" In {len(unfair)} more fpjax cannot run on so few evaluations ({', '.join(sorted({t[2] for t in unfair}))}); its cheapest run, with more of them, is better in {sum(t[0] for t in unfair)}."
-                if unfair
-                else ""
-            )
-            out.append(
-                f"- {len(chosen)} lines {what}, {word}: fpjax is better in {sum(t[0] for t in fair)} of {len(fair)} comparisons with no more evaluations than the other method's{rest}.{more}"
-            )
-        silent = sum(
-            r["silent"]
-            for line in chosen.values()
-            for r in line
-            if r["method"] == OURS
-            and r is max((q for q in line if q["method"] == OURS), key=lambda q: q["evaluations"])
-        )
-        failed = sum(
-            r["failures"]
-            for line in chosen.values()
-            for r in line
-            if r["method"] == OURS
-            and r is max((q for q in line if q["method"] == OURS), key=lambda q: q["evaluations"])
-        )
-        out.append(
-            f"- Of {failed} images that fpjax does not give back there to a grey level (at its largest limit), it names all but {silent}."
-        )
+        ends = [fully(line) for line in chosen]
+        failed, silent = sum(r["failures"] for r in ends), sum(r["silent"] for r in ends)
+        out += [
+            f"- {len(chosen)} lines {what}, error of the latent: {compared(chosen, 'latent')}.",
+            (
+                f"- The same lines, PSNR, without {', '.join(BY_CONSTRUCTION)}, which give any image back by construction: "
+                f"{compared(chosen, 'psnr', BY_CONSTRUCTION)}."
+            ),
+            (
+                f"- With its largest limit there fpjax does not give back {failed} of {sum(map(images, ends))} images to a grey "
+                f"level; of these it names {failed - silent}, and the other methods name none of theirs."
+            ),
+        ]
     return "\n".join(out)
+
+
+def images(row: dict) -> int:
+    return row.get("images", 256)
 
 
 def at_share(rows: list[dict], share: float) -> dict | None:
