@@ -26,7 +26,7 @@ NETWORKS = ("digits-monotone", "digits-plain")
 STEPS = (5, 10, 20, 50)
 WEIGHTS = (1.0, 3.0, 7.5)
 LIMITS = (1, 2, 3, 4, 6, 8, 10, 13, 17, 22, 30, 60)  # iterations a step of fpjax, for equal evaluations
-TOL = 1e-11  # of fpjax, in y-coordinates: on the way down, what is left of it grows
+TOLS = (1e-8, 1e-11)  # of fpjax, in y-coordinates: on the way down, what is left of it grows
 LEVEL = 2 / 255  # one grey level of 8 bits: an image that is further off anywhere has failed
 
 
@@ -69,7 +69,8 @@ def reconstruct(images: int, born: int, steps, weights, networks, methods, limit
                 made = np.asarray(fpjax.generate(den, latent, grid, condition=c[:born], guidance=w))
                 both, conditions = np.concatenate([x.astype(np.float64), made]), np.concatenate([c, c[:born]])
                 options = [(m, {}) for m in methods if m != peers.FIRST]
-                options += [(peers.FIRST, {"limit": k, "tol": TOL}) for k in limits if peers.FIRST in methods]
+                if peers.FIRST in methods:
+                    options += [(peers.FIRST, {"limit": k, "tol": tol}) for k in limits for tol in TOLS]
                 for method, more in options:
                     made = peers.reconstruct(den, both, grid, method, condition=conditions, guidance=w, **more)
                     rows.append({"network": name, "steps": n, "w": w, "method": method, **more})

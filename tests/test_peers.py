@@ -106,7 +106,9 @@ def test_the_null_rows_of_embedded_networks(name):
     den = fpjax.load(name)
     rows = pivotal.null_embedding(den)
     y = jnp.full(den.shape, 0.1, jnp.float32)
-    moved = pivotal.with_null(den, jax.tree.map(lambda r: r + jnp.linspace(0, 1, r.size, dtype=r.dtype).reshape(r.shape), rows))
+    moved = pivotal.with_null(
+        den, jax.tree.map(lambda r: r + jnp.linspace(0, 1, r.size, dtype=r.dtype).reshape(r.shape), rows)
+    )
     assert np.array_equal(moved(y, 0.7, 3), den(y, 0.7, 3))
     assert not np.allclose(moved(y, 0.7), den(y, 0.7), atol=1e-6)
     assert np.array_equal(pivotal.with_null(den, rows)(y, 0.7), den(y, 0.7))
