@@ -94,7 +94,7 @@ def targets(c, classes: int, seed: int) -> np.ndarray:
     return ((c + np.random.default_rng(seed).integers(1, classes, size=len(c))) % classes).astype(np.int32)
 
 
-def edits(dataset: str, network: str, images: int, n: int, weights, out: Path | None) -> None:
+def edits(dataset: str, network: str, images: int, n: int, weights, methods, strengths, out: Path | None) -> None:
     """For every method, strength and guidance: the share of images that the classifier takes for the class asked for, how far
     they are from their sources, how much they vary beside held-out images, and the deviation of their latents."""
     judge, den = quality.classifier(dataset), fpjax.load(network)
@@ -102,9 +102,9 @@ def edits(dataset: str, network: str, images: int, n: int, weights, out: Path | 
     wanted, grid, rows = targets(c, len(den.conditions), 0), process.ddim(n), []
     x, usual = x.astype(np.float64), spread(*fpjax.data.held_out(dataset))
     for w in weights:
-        for k in sorted({max(1, round(share * n)) for share in STRENGTHS}):
+        for k in sorted({max(1, round(share * n)) for share in strengths}):
             part = editing.shortened(grid, k)
-            for method in [m for m in peers.METHODS if m != peers.FIRST] + [peers.FIRST]:
+            for method in sorted(methods, key=peers.FIRST.__eq__):
                 more = {"limit": 60} if method == peers.FIRST else {}
                 made = peers.edit(den, x, part, method, source=c, target=wanted, guidance=w, **more)
                 found = [(method, made)]
@@ -194,7 +194,8 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=NETWORKS)
     parser.add_argument("--dataset", default="digits", help="of edits")
     parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--methods", nargs="+", default=list(peers.METHODS), help="of reconstruct")
+    parser.add_argument("--methods", nargs="+", default=list(peers.METHODS), help="of reconstruct and edits")
+    parser.add_argument("--strengths", type=float, nargs="+", default=STRENGTHS, help="of edits")
     parser.add_argument("--limits", type=int, nargs="+", default=LIMITS, help="iterations a step of fpjax")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
@@ -217,6 +218,8 @@ def main() -> None:
             given.images,
             (given.steps or [20])[0],
             given.weights or (1.0, 3.0),
+            given.methods,
+            given.strengths,
             given.out,
         )
     else:

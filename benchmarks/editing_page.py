@@ -200,15 +200,24 @@ def difference(rows: list[dict], column: str, log: bool):
     return float(mean), float(mean - half), float(mean + half)
 
 
+def by_tolerance(rows: list[dict], name: str) -> list[tuple[float, float]]:
+    """(median error, mean evaluations) over the seeds, for every tolerance of a rule."""
+    mine = [[r for r in rows if r["rule"] == name and r["tol"] == tol] for tol in sorted({r["tol"] for r in rows})]
+    return [(float(np.median([r["error"] for r in m])), float(np.mean([r["evaluations"] for r in m]))) for m in mine]
+
+
 def claim(rows: list[dict]) -> str:
     edited = ("edits that succeed, inter less intra", "distance of edits, inter less intra")
-    errors = ("error, inter over intra", "error by tolerance, intra: 0.1, 0.001")
+    least = "least error of any tolerance, and its evaluations: intra; inter"
+    errors = ("error, inter over intra", "error by tolerance, intra: 0.1, 0.001", least)
     out = [header("network", "N", "w", *errors, *edited, "evaluations at tolerance 0.1: intra, inter")]
     for (network, n, w), line in lines_of(rows).items():
         cells = [network, str(n), f"{w:g}"]
         cells.append("{:.2f} ({:.2f} to {:.2f})".format(*(10**v for v in difference(line, "error", True))))
         shown = [[r["error"] for r in line if r["rule"] == "intra_path" and r["tol"] == tol] for tol in (0.1, 0.001)]
         cells.append(", ".join(small(float(np.median(v))) for v in shown))
+        best = [min(by_tolerance(line, name)) for name in ("intra_path", "inter_path")]
+        cells.append("; ".join(f"{small(error)} at {spent:.0f}" for error, spent in best))
         for column in ("edit success", "edit distance"):
             cells.append(
                 "{:+.3f} ({:+.3f} to {:+.3f})".format(*difference(line, column, False)) if column in line[0] else "–"
