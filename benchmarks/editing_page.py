@@ -145,7 +145,7 @@ def images(row: dict) -> int:
 
 def at_share(rows: list[dict], share: float) -> dict | None:
     """The figures of one method where ``share`` of its edits succeed: interpolated along the strength, the least distance of all
-    weights; None where so many never do."""
+    weights; None where so many never do. ``least`` says that more succeed at the least strength already."""
     found = []
     for w in {r["w"] for r in rows}:
         line = sorted((r for r in rows if r["w"] == w), key=lambda r: r["strength"])
@@ -153,7 +153,7 @@ def at_share(rows: list[dict], share: float) -> dict | None:
             if b["success"] >= share and (a is b or a["success"] < share):
                 t = 1.0 if a is b else (share - a["success"]) / (b["success"] - a["success"])
                 keys = ("strength", "success", "distance", "structure", "variety", "deviation", "evaluations")
-                found.append({k: a[k] + t * (b[k] - a[k]) for k in keys} | {"w": w})
+                found.append({k: a[k] + t * (b[k] - a[k]) for k in keys} | {"w": w, "least": a is b})
                 break
     return min(found, key=lambda r: r["distance"]) if found else None
 
@@ -169,7 +169,7 @@ def edits(rows: list[dict], network: str) -> str:
     for method in methods:
         mine = [r for r in rows if r["method"] == method]
         found = [at_share(mine, s) for s in SHARES]
-        cells = ["–" if f is None else f"{f['distance']:.3f}, {f['structure']:.3f}" for f in found]
+        cells = ["–" if f is None else f"{f['distance']:.3f}, {f['structure']:.3f}{'*' * f['least']}" for f in found]
         f = found[1] or max(mine, key=lambda r: r["success"])
         cells += [
             f"{f['variety']:.2f}",
