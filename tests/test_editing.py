@@ -99,6 +99,22 @@ def test_a_second_solution_refutes_uniqueness_and_is_one():
     assert np.linalg.norm(mine - finding.other) > 1
 
 
+def turned(params, y, sigma, condition):
+    """With rho = 1/4: F turns y by 120 degrees. The symmetric part of its Jacobian is -1/2, and F has an inverse all the same."""
+    return (params @ y - y / 4) / 0.75
+
+
+def test_where_m_is_negative_and_no_second_solution_is_found_uniqueness_stays_open():
+    angle = 2 * np.pi / 3
+    rotation = np.asarray([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    den = Denoiser.from_function(turned, jnp.asarray(rotation), (2,), conditions=("a",))
+    done = editing.edit(den, np.asarray([[0.4, -0.3]]), ONE, source="a", target="a")
+    (finding,) = done.findings
+    assert (finding.verdict, finding.step, finding.error, finding.other) == (Verdict.INCONCLUSIVE, 1, None, None)
+    assert "m is at most -0.5" in finding.words
+    assert done.back[0] < 1e-9
+
+
 def bounded(params, y, sigma, condition):
     """With rho = 1/4: F(y) = tanh(y)/2, which reaches no target beyond 1/2."""
     return (params[condition] * jnp.tanh(y) / 2 - y / 4) / 0.75
