@@ -4,6 +4,7 @@
     python benchmarks/networks.py roundtrip [--images 256]      # likewise
     python benchmarks/networks.py seeds [--only mnist --share 0.3]  # trained anew from three seeds, with a share of the updates
     python benchmarks/networks.py sizes                         # one network from 28×28 to 512×512
+    python benchmarks/networks.py samples                       # samples of the embedded cards, docs/figures/samples.png
 
 FOLDER holds what ``fpjax train NAME --out FOLDER`` wrote; without it the embedded models are measured.
 """
@@ -12,6 +13,7 @@ import argparse
 import dataclasses
 import functools
 import itertools
+import json
 import time
 from pathlib import Path
 
@@ -20,7 +22,7 @@ import numpy as np
 
 import fpjax
 from fpjax import data
-from fpjax.models import priors, recipes, store, training
+from fpjax.models import priors, quality, recipes, store, training
 
 PAIRS = (
     ("digits-tree", "digits-plain"),
@@ -31,6 +33,7 @@ PAIRS = (
 BANDS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, np.inf)
 STEPS = (2, 3, 5, 10, 20, 50)
 PRECISIONS = ((np.float64, 1e-13, 1e-10), (np.float32, 1e-6, 1e-4))  # dtype, tolerance, goal of the relative error
+FIGURE = Path(__file__).parent.parent / "docs" / "figures" / "samples.png"
 SIDES = (28, 64, 128, 256, 512)
 
 
@@ -131,6 +134,25 @@ def sizes(folder: Path | None, name: str = "photos-monotone") -> None:
         print(f"| {side}×{side} | {' | '.join(cells)} |", flush=True)
 
 
+def samples(figure: Path) -> None:
+    """The sheet of every embedded model beside its card, what the card says of it, and a picture of all sheets."""
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    names = store.names()
+    drawn = Figure(figsize=(9, 0.85 * len(names)), layout="constrained")
+    for axes, name in zip(drawn.subplots(-(-len(names) // 2), 2, squeeze=False).flat, names, strict=False):
+        path = store.WEIGHTS / f"{name}-samples.png"
+        card = store.read_card(store.card_path(name)) | {"samples": quality.sheet(path, store.load(name))}
+        store.write_atomic(store.card_path(name), (json.dumps(card, indent=1) + "\n").encode())
+        axes.imshow(np.asarray(Image.open(path)), cmap="gray", vmin=0, vmax=255)
+        weights = ", ".join(f"{w:g}" for w in card["samples"]["guidance"])
+        axes.set_title(f"{name}, w = {weights}", fontsize=8)
+    for axes in drawn.axes:
+        axes.axis("off")
+    drawn.savefig(figure, dpi=120)
+
+
 @jax.jit
 def _call(den, y):
     return den.fn(den.params, y, np.float32(0.5), np.int32(0))
@@ -149,7 +171,7 @@ def clock(function) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=["losses", "roundtrip", "seeds", "sizes"])
+    parser.add_argument("part", choices=["losses", "roundtrip", "seeds", "sizes", "samples"])
     parser.add_argument("--models", type=Path)
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--seeds", type=int, default=3)
@@ -160,6 +182,8 @@ def main() -> None:
         losses(given.models)
     elif given.part == "sizes":
         sizes(given.models)
+    elif given.part == "samples":
+        samples(FIGURE)
     elif given.part == "seeds":
         seeds(given.seeds, given.share, given.only)
     else:

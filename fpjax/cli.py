@@ -194,7 +194,7 @@ def models() -> None:
 @guarded
 def train(
     name: Annotated[str, typer.Argument(help="the embedded model to train again")],
-    out: Annotated[Path, typer.Option(help="folder for the weights, the card and the loss curve")] = Path("models"),
+    out: Annotated[Path, typer.Option(help="folder for the weights, the card and the pictures")] = Path("models"),
     updates: Annotated[int | None, typer.Option(help="number of updates, if not the recipe's")] = None,
     seed: Annotated[int | None, typer.Option(help="seed, if not the recipe's")] = None,
     resume: Annotated[
@@ -202,13 +202,13 @@ def train(
     ] = False,
     checkpoint_every: Annotated[float, typer.Option(help="seconds between checkpoints")] = 30.0,
 ) -> None:
-    """Train an embedded model again from its recipe: weights, card and loss curve."""
+    """Train an embedded model again from its recipe: weights, card, loss curve and generated samples."""
     use(Precision.SINGLE)
     import dataclasses
 
     from rich.progress import TextColumn
 
-    from fpjax.models import recipes, store, training
+    from fpjax.models import quality, recipes, store, training
     from fpjax.report import check_writable
 
     recipe = recipes.recipe(name)
@@ -231,8 +231,10 @@ def train(
             progress.update(task, completed=done, description=f"loss {loss:.4f}", rate=rate)
 
         run = training.train(recipe, tick, checkpoint, checkpoint_every)
-    path = store.save(out, recipes.card(name, recipe, run), store.tensors_of(run.model))
+    card, tensors = recipes.card(name, recipe, run), store.tensors_of(run.model)
+    path = store.save(out, card, tensors)
     training.draw(out / f"{name}-loss.png", run)
+    store.save(out, card | {"samples": quality.sheet(out / f"{name}-samples.png", store.load(path))}, tensors)
     print(f"held-out loss {run.held_out_loss:.5f}, training loss {run.train_loss:.5f}, {run.seconds:.0f} s: {path}")
     if name in store.names():
         shipped = store.read_card(store.card_path(name))["training"]["held_out_loss"]

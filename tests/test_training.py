@@ -66,6 +66,10 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
     ]
     assert curves[0] == curves[1]
     assert (tmp_path / "killed" / "digits-plain-loss.png").read_bytes().startswith(b"\x89PNG")
+    samples = store.read_card(tmp_path / "killed" / "digits-plain.json")["samples"]
+    assert (samples["images"], samples["steps"], samples["seed"]) == (16, 20, 0)
+    sheets = [(tmp_path / n / samples["file"]).read_bytes() for n in ("whole", "killed")]
+    assert sheets[0] == sheets[1]
 
 
 def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(tmp_path):

@@ -2,7 +2,19 @@
 
 import importlib
 
-_ROOMS = ("exact", "mixture", "monotone", "plain", "priors", "recipes", "store", "training", "tree")
+_ROOMS = (
+    "capped",
+    "exact",
+    "mixture",
+    "monotone",
+    "plain",
+    "potentials",
+    "priors",
+    "recipes",
+    "store",
+    "training",
+    "tree",
+)
 
 
 def names() -> list[str]:

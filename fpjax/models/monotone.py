@@ -2,19 +2,23 @@
 
 ``LearnedMixture`` is the exact denoiser of a learned prior, a mixture of low-rank Gaussians, ``LatentTree`` that of a
 hidden Markov tree over the pixels, ``PatchMixture`` the mean of a mixture's over all patches, ``PriorSum`` a weighted sum of
-such. The proofs that they are monotone, whatever is stored, are in :mod:`fpjax.models.mixture`, :mod:`fpjax.models.tree`,
-:mod:`fpjax.models.patches` and :mod:`fpjax.models.priors`.
+such, ``GuidedTree`` a tree for every weight of guidance. The proofs that they are monotone, whatever is stored, are in
+:mod:`fpjax.models.mixture`, :mod:`fpjax.models.tree`, :mod:`fpjax.models.patches`, :mod:`fpjax.models.priors` and
+:mod:`fpjax.models.distilled`.
 
 Each has ``prior()``, the parameters of its pure function; ``tensors()``, the same by name, as stored; and ``layers()``, the
 program for the certificate kernel.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from fpjax.models import mixture, patches, priors, starts, tree
+from fpjax.denoiser import Denoiser
+from fpjax.models import distilled, mixture, patches, priors, starts, tree
 
 LEAST = 1e-6  # of a tree's weights: what no image of the training set shows is rare, not impossible
 
@@ -127,7 +131,10 @@ class LatentTree(nnx.Module):
         self.image = tuple(np.shape(images)[1:])
         self.conditional = conditions > 0
         data = (np.asarray(images), np.asarray(labels), max(1, conditions))
-        start = starts.tree(*data, states, gaussians, alike, seed, window)
+        self._begin(starts.tree(*data, states, gaussians, alike, seed, window))
+
+    def _begin(self, start: dict) -> None:
+        """The trainable logarithms of a tree's tensors."""
         self.means = nnx.Param(jnp.asarray(start["means"], jnp.float32))
         self.log_variances = nnx.Param(jnp.log(jnp.asarray(start["variances"], jnp.float32)))
         self.leaf = nnx.Param(jnp.log(jnp.asarray(start["leaf"], jnp.float32)))
@@ -155,9 +162,51 @@ class LatentTree(nnx.Module):
 
     def layers(self, prefix: str = "", out: str = "D") -> list[dict]:
         """The program for the certificate kernel: one operation."""
-        levels = [f"{prefix}level.{i}" for i in range(len(self.levels))]
-        names = {name: prefix + name for name in tree.TENSORS}
-        return [{"op": "tree", "out": out, "in": "y", "image": list(self.image), "levels": levels, **names}]
+        return tree_layers(self.image, len(self.levels), prefix, out)
+
+
+class GuidedTree(nnx.Module):
+    """Trainable latent trees at some weights of guidance, between which those of all others lie (distilled).
+
+    Args:
+      start: a latent tree with conditions; each tree starts as it is with its prior guided (:func:`fpjax.models.priors.guided`).
+      weights: of guidance, increasing from 1.
+    """
+
+    def __init__(self, start: Denoiser, weights: tuple[float, ...]):
+        self.weights = tuple(weights)
+        self.knots = nnx.List([_TreeOf(priors.guided(start, w).params, start.shape) for w in self.weights])
+
+    def prior(self) -> dict:
+        """The parameters of :func:`fpjax.models.distilled.denoise`."""
+        return {"weights": jnp.asarray(self.weights, jnp.float32), "knots": [knot.prior() for knot in self.knots]}
+
+    def at(self, weight):
+        """D(y, sigma, condition) at a weight of guidance."""
+        return functools.partial(tree.denoise, distilled.at(self.prior(), weight))
+
+    def tensors(self) -> dict[str, jax.Array]:
+        """What is stored: the weights, and the trees as knot.i.NAME."""
+        stored = {"weights": jnp.asarray(self.weights, jnp.float32)}
+        for i, knot in enumerate(self.knots):
+            stored |= {f"knot.{i}.{name}": value for name, value in knot.tensors().items()}
+        return stored
+
+    def __call__(self, y, sigma, condition):
+        """D(y, sigma) under a condition index, not guided."""
+        return distilled.denoise(self.prior(), y, sigma, condition)
+
+    def layers(self) -> list[dict]:
+        """The program for the certificate kernel: the tree at weight 1."""
+        return self.knots[0].layers("knot.0.")
+
+
+class _TreeOf(LatentTree):
+    """A trainable latent tree that starts from parameters of :func:`fpjax.models.tree.denoise` with conditions."""
+
+    def __init__(self, params: dict, image: tuple[int, ...]):
+        self.image, self.conditional = image, True
+        self._begin(jax.tree.map(jnp.array, params | {"root": params["root"][:-1]}))  # buffers of its own
 
 
 class PriorSum(nnx.Module):
@@ -210,6 +259,12 @@ class PriorSum(nnx.Module):
                 {"op": "scale", "out": f"scaled{i}", "in": f"D{i}", "by": f"share{i}"},
             ]
         return [*program, {"op": "add", "out": "D", "in": [f"scaled{i}" for i in range(len(self.parts))]}]
+
+
+def tree_layers(image, levels: int, prefix: str = "", out: str = "D") -> list[dict]:
+    """The program of a latent tree for the certificate kernel: one operation."""
+    named = {name: prefix + name for name in tree.TENSORS} | {"levels": [f"{prefix}level.{i}" for i in range(levels)]}
+    return [{"op": "tree", "out": out, "in": "y", "image": list(image), **named}]
 
 
 def _trainable(module, start: dict) -> None:

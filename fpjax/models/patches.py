@@ -56,6 +56,14 @@ def weights(n: int, height: int, width: int) -> np.ndarray:
     return np.outer(*sides)
 
 
+def mean(one, image, n: int):
+    """(s/n)² sum_i w_i P_i^T one(P_i y) for a function ``one`` of a flat patch (channels·n·n,) and an image (channels, h, w)."""
+    share = jnp.asarray(weights(n, *image.shape[1:]), image.dtype)
+    patches, back = jax.vjp(lambda v: cut(v, n), image)
+    flat = jax.lax.map(one, patches.reshape(-1, patches.shape[-1]), batch_size=BATCH)
+    return back(share[..., None] * flat.reshape(patches.shape))[0]
+
+
 def denoise(params, y, sigma, condition):
     """D(y, sigma).
 
@@ -66,11 +74,4 @@ def denoise(params, y, sigma, condition):
     """
     image, inner = y.reshape(-1, *y.shape[-2:]), {"means": params["patch_means"], **params}
     n = side(params["patch_means"].shape[1], image.shape[0])
-    share = jnp.asarray(weights(n, *image.shape[1:]), y.dtype)
-    patches, back = jax.vjp(lambda v: cut(v, n), image)
-
-    def one(patch):
-        return mixture.denoise(inner, patch, sigma, condition)
-
-    flat = jax.lax.map(one, patches.reshape(-1, patches.shape[-1]), batch_size=BATCH)
-    return back(share[..., None] * flat.reshape(patches.shape))[0].reshape(y.shape)
+    return mean(lambda patch: mixture.denoise(inner, patch, sigma, condition), image, n).reshape(y.shape)

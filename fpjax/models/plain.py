@@ -81,28 +81,28 @@ class EDMNetwork(nnx.Module):
         ]
         program = [
             *edm,
-            _affine("phase", "c_noise", "fourier"),
-            _elementwise("wave", "phase", "cos"),
-            _affine("level", "wave", "level"),
+            affine("phase", "c_noise", "fourier"),
+            elementwise("wave", "phase", "cos"),
+            affine("level", "wave", "level"),
             {"op": "embed", "out": "class", "table": "classes"},
             {"op": "add", "out": "pre_e", "in": ["level", "class"]},
-            _elementwise("e", "pre_e", "silu"),
+            elementwise("e", "pre_e", "silu"),
             {"op": "scale", "out": "x", "in": "y", "by": "c_in"},
-            _affine("h0", "x", "enter"),
+            affine("h0", "x", "enter"),
         ]
         for i in range(self.depth):
             program += [
-                _affine(f"first{i}", f"h{i}", f"blocks.{i}.first"),
-                _affine(f"noise{i}", "e", f"blocks.{i}.noise"),
+                affine(f"first{i}", f"h{i}", f"blocks.{i}.first"),
+                affine(f"noise{i}", "e", f"blocks.{i}.noise"),
                 {"op": "add", "out": f"pre{i}", "in": [f"first{i}", f"noise{i}"]},
-                _elementwise(f"act{i}", f"pre{i}", "silu"),
-                _affine(f"second{i}", f"act{i}", f"blocks.{i}.second"),
+                elementwise(f"act{i}", f"pre{i}", "silu"),
+                affine(f"second{i}", f"act{i}", f"blocks.{i}.second"),
                 {"op": "add", "out": f"h{i + 1}", "in": [f"h{i}", f"second{i}"]},
             ]
         return [
             *program,
-            _elementwise("last", f"h{self.depth}", "silu"),
-            _affine("out", "last", "leave"),
+            elementwise("last", f"h{self.depth}", "silu"),
+            affine("out", "last", "leave"),
             {"op": "scale", "out": "skipped", "in": "y", "by": "c_skip"},
             {"op": "scale", "out": "scaled", "in": "out", "by": "c_out"},
             {"op": "add", "out": "D", "in": ["skipped", "scaled"]},
@@ -122,6 +122,17 @@ class Level(nnx.Module):
         """The embedding (size,)."""
         waves = jnp.cos(self.fourier(jnp.log(sigma).reshape(1) / 4))
         return nnx.silu(self.dense(waves) + self.classes[...][condition])
+
+    def layers(self, noise: str, prefix: str, out: str) -> list[dict]:
+        """The program for the certificate kernel, from ln(sigma)/4 to the embedding."""
+        return [
+            affine("phase", noise, f"{prefix}.fourier"),
+            elementwise("wave", "phase", "cos"),
+            affine("waves", "wave", f"{prefix}.dense"),
+            {"op": "embed", "out": "class", "table": f"{prefix}.classes"},
+            {"op": "add", "out": f"pre_{out}", "in": ["waves", "class"]},
+            elementwise(out, f"pre_{out}", "silu"),
+        ]
 
 
 class Convolution(nnx.Module):
@@ -203,9 +214,11 @@ def _doubled(x, shape):
     return jnp.repeat(jnp.repeat(x, 2, axis=0), 2, axis=1)[: shape[0], : shape[1]]
 
 
-def _affine(out: str, x: str, prefix: str) -> dict:
+def affine(out: str, x: str, prefix: str) -> dict:
+    """The kernel's layer for an :class:`Affine` called ``prefix``."""
     return {"op": "affine", "out": out, "in": x, "weight": f"{prefix}.weight", "bias": f"{prefix}.bias"}
 
 
-def _elementwise(out: str, x: str, fn: str) -> dict:
+def elementwise(out: str, x: str, fn: str) -> dict:
+    """The kernel's layer for a function of each entry."""
     return {"op": "elementwise", "out": out, "in": x, "fn": fn}

@@ -73,22 +73,26 @@ def guided(den: Denoiser, weight: float) -> Denoiser:
 
 
 def at_size(den: Denoiser, height: int, width: int) -> Denoiser:
-    """The same denoiser for images of another size: one whose parts are mixtures of patches or trees of windows.
+    """The same denoiser for images of another size: one whose parts are mixtures of patches or trees of windows, or a
+    convolutional or multi-scale network (:mod:`fpjax.models.potentials`).
 
     Args:
-      den: such a learned prior, or a sum of such. height, width: in pixels, at least half a patch.
+      den: such a learned prior, a sum of such, or such a network. height, width: in pixels, at least half a patch; of a
+        network, a patch.
 
     Raises:
       FpjaxError: for a denoiser any part of which knows the size of its images, or a size that is too small.
     """
     parts = den.params["parts"] if den.fn is denoise else [den.params if den.fn in FUNCTIONS.values() else {}]
-    least = 1
-    for part in parts:
+    own = getattr(den.fn, "least", 0)
+    least = max(1, own)
+    for part in () if own else parts:
         if "patch_means" in part:
             least = max(least, patches.side(part["patch_means"].shape[1], _channels(den.shape)) // 2)
         elif not ("leaf" in part and tree.window((part["leaf"], *part["levels"]))):
             raise FpjaxError(
-                f"{den.name} knows the size of its images; only mixtures of patches and trees of windows take any size"
+                f"{den.name} knows the size of its images; only mixtures of patches, trees of windows, and convolutional "
+                "and multi-scale networks take any size"
             )
     if min(height, width) < least:
         raise FpjaxError(f"{den.name} needs images with sides of at least {least}, got {height}×{width}")
@@ -110,10 +114,12 @@ def of_tensors(kind: str, tensors: dict, shape: tuple[int, ...], rows: int) -> d
     """The parameters of a learned prior's function from its stored tensors, after looking at shapes and signs.
 
     Args:
-      kind: "learned-mixture", "patch-mixture", "latent-tree" or "prior-sum". shape: of a point. rows: conditions + 1.
+      kind: "learned-mixture", "patch-mixture", "latent-tree", "prior-sum" or "guided-tree". shape: of a point.
+      rows: conditions + 1.
 
     Raises:
-      FpjaxError: if a tensor is missing, unknown or of another shape, a variance is negative or a weight not positive.
+      FpjaxError: if a tensor is missing, unknown or of another shape, a variance is negative or a weight not positive, or the
+        weights of guidance do not increase from 1.
     """
     wanted = _wanted(kind, tensors, shape, rows)
     if set(wanted) != set(tensors):
@@ -128,6 +134,11 @@ def of_tensors(kind: str, tensors: dict, shape: tuple[int, ...], rows: int) -> d
         if (last == "leaf" or ".level." in f".{name}") and (tensors[name] <= 0).any():
             raise FpjaxError(f"tensor {name!r} has a weight that is not positive, so this is no prior; train it again")
     arrays = {name: jnp.asarray(value) for name, value in tensors.items()}
+    if kind == "guided-tree":
+        if tensors["weights"][0] != 1 or (np.diff(tensors["weights"]) <= 0).any():
+            raise FpjaxError("the weights of guidance do not increase from 1; train the model again")
+        knots = [_nested(_part(arrays, f"knot.{i}.")) for i in range(len(tensors["weights"]))]
+        return {"weights": arrays["weights"], "knots": knots}
     if kind != "prior-sum":
         return _nested(arrays)
     parts = [_nested(_part(arrays, f"part.{i}.")) for i in range(_count(tensors, "part"))]
@@ -173,6 +184,10 @@ def _wanted(kind: str, named: dict, shape: tuple[int, ...], rows: int) -> dict[s
         if len(shape) != 2:
             raise FpjaxError(f"a latent tree takes images (height, width), not {shape}")
         return _tree_wanted(named, shape, rows)
+    if kind == "guided-tree":  # all of the shapes of the first
+        inner = _wanted("latent-tree", _part(named, "knot.0."), shape, rows)
+        count = max(1, _count(named, "knot"))
+        return {"weights": (count,)} | {f"knot.{i}.{name}": size for i in range(count) for name, size in inner.items()}
     n, count = free("ones", 0), _count(named, "part")
     wanted = {"ones": (n, 1), "minus_knots": (n,), "weight": (count, n), "bias": (count,)}
     for i in range(count):

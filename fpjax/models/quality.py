@@ -6,21 +6,27 @@ and a sheet of them. Not in this room: features of large networks, so no distanc
 
 import dataclasses
 import functools
+import io
 import itertools
 import math
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from PIL import Image
 
 from fpjax import data, process
 from fpjax.denoiser import Denoiser
 from fpjax.evidence import FpjaxError
+from fpjax.models import distilled, store
 from fpjax.trajectory import generate
 
 UPDATES, BATCH, LEARNING_RATE = 1000, 128, 2e-3  # of AdamW with a cosine schedule
+SIDE = 40  # pixels on each side of an image on a sheet, at least
 CHUNK, FEATURES, SMALL = 500, 64, 256  # images in a call; width before the last layer; values for dense layers alone
 
 
@@ -180,6 +186,32 @@ def sample(den: Denoiser, n: int, steps: int = 20, seed: int = 0, *, guidance: f
     if not np.isfinite(images).all():
         raise FpjaxError(f"{den.name} at guidance {guidance:g} generates NaN or infinite values; use less guidance")
     return images, turns
+
+
+def sheet(path: str | Path, den: Denoiser, columns: int = 8, steps: int = 20, seed: int = 0) -> dict[str, Any]:
+    """Writes images of :func:`sample` as one PNG, enlarged, and says how they were made, for a model card.
+
+    Two rows without guidance; of a network that takes the weight (:mod:`fpjax.models.distilled`) a row for each of its knots,
+    from the same noise.
+
+    Returns:
+      Plain data: file, images, conditions, sampler, steps, seed and guidance (a list of weights).
+
+    Raises:
+      FpjaxError: as :func:`sample`, or for a file that cannot be written.
+    """
+    if den.fn is distilled.denoise:
+        weights = [float(w) for w in den.params["weights"]]
+        images = np.concatenate([sample(distilled.guided(den, w), columns, steps, seed)[0] for w in weights])
+    else:
+        weights, (images, _) = [1.0], sample(den, 2 * columns, steps, seed)
+    times, out = -(-SIDE // min(den.shape[-2:])), io.BytesIO()
+    pixels = grid(images, columns).repeat(times, axis=0).repeat(times, axis=1)
+    Image.fromarray(pixels).save(out, "PNG")
+    store.write_atomic(Path(path), out.getvalue())
+    sampler = "DDIM on DDPM's linear schedule (fpjax.models.quality.sample)"
+    made = {"file": Path(path).name, "images": len(images), "conditions": "in turns" if den.conditions else "none"}
+    return made | {"sampler": sampler, "steps": steps, "seed": seed, "guidance": weights}
 
 
 def grid(images, columns: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,15 @@ from safetensors.numpy import save as save_tensors
 from fpjax import schemas
 from fpjax.denoiser import Denoiser, Facts
 from fpjax.evidence import FpjaxError
-from fpjax.models import mixture, priors
-from fpjax.models.monotone import LatentTree, LearnedMixture, PatchMixture, PriorSum
+from fpjax.models import capped, distilled, mixture, potentials, priors, tree
+from fpjax.models.monotone import tree_layers
 from fpjax.models.plain import EDMNetwork, UNet
 
 FORMAT = "fpjax-model/1"
-PRIORS = priors.FUNCTIONS | {"prior-sum": priors.denoise}
-NETWORKS: dict[str, Any] = {"edm-network": EDMNetwork, "unet": UNet}
+PRIORS = priors.FUNCTIONS | {"prior-sum": priors.denoise, "guided-tree": distilled.denoise}
+GRADIENTS = dict.fromkeys(("wide", "input-convex", "convolutional", "multi-scale"), potentials.GradientNetwork)
+FLAT = {"edm-network": EDMNetwork, "capped-network": capped.CappedNetwork}  # of points of any shape, by their size
+NETWORKS: dict[str, Any] = {"unet": UNet} | FLAT | GRADIENTS
 WEIGHTS = Path(__file__).parent / "weights"
 SCHEMA = json.loads((Path(__file__).parent / "card.schema.json").read_text())
 MOST_VALUES = 1 << 28  # in a point; an image of 3 x 8192 x 8192 has fewer
@@ -38,9 +40,11 @@ MOST_VALUES = 1 << 28  # in a point; an image of 3 x 8192 x 8192 has fewer
 
 @dataclass(frozen=True)
 class NetworkFunction:
-    """``fn(params, y, sigma, condition)`` of a flax network: the graph is static, the state is params."""
+    """``fn(params, y, sigma, condition)`` of a flax network: the graph is static, the state is params. ``least`` is the least
+    side of an image that it takes, 0 if it takes images of one size only."""
 
     graph: Any
+    least: int = 0
 
     def __call__(self, params, y, sigma, condition):
         """The network's D(y, sigma)."""
@@ -194,10 +198,21 @@ def _build(card: dict, tensors: dict[str, np.ndarray]) -> Denoiser:
     if kind == "unet" and len(shape) not in (2, 3):
         raise FpjaxError(f"model {card['name']} is a unet, which takes images (h, w) or (channels, h, w), not {shape}")
     if kind in NETWORKS:
-        size = math.prod(shape) if kind == "edm-network" else shape
+        size = math.prod(shape) if kind in FLAT else shape
         network = nnx.eval_shape(lambda: NETWORKS[kind](size, len(conditions), rngs=nnx.Rngs(0), **options))
+        least = 0
+        if kind in GRADIENTS:
+            least = network.least
+            if least and (len(shape) not in (2, 3) or least > min(shape[-2:])):
+                raise FpjaxError(
+                    f"patches of {least}×{least} do not fit points of shape {shape}; train the model again"
+                )
+            tensors = potentials.parameters_of(network, tensors)
         graph, state = nnx.split(network)
-        return Denoiser(_fill(state, tensors), NetworkFunction(graph), **common)
+        params = _fill(state, tensors)
+        if kind == "capped-network":
+            common["facts"] = replace(facts, lipschitz=capped.bound_of(tensors, network.cap, network.data_std))
+        return Denoiser(params, NetworkFunction(graph, least), **common)
     raise FpjaxError(f"model {card['name']} has an unknown architecture {kind!r}; update fpjax")
 
 
@@ -218,9 +233,9 @@ def _fill(state, tensors: dict):
     return nnx.from_flat_state(filled)
 
 
-def tensors_of(model: nnx.Module) -> dict[str, np.ndarray]:
-    """What is stored of a trained module: the tensors of a learned prior, the named parameters of a network."""
-    if isinstance(model, (LearnedMixture, PatchMixture, LatentTree, PriorSum)):
+def tensors_of(model: Any) -> dict[str, np.ndarray]:
+    """What is stored of a trained module: its own tensors(), or the named parameters of a network."""
+    if hasattr(model, "tensors"):
         return {name: np.asarray(value) for name, value in model.tensors().items()}
     flat = nnx.to_flat_state(nnx.state(model, nnx.Param))
     return {".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in flat}
@@ -246,6 +261,30 @@ def save(folder: str | os.PathLike, card: dict, tensors: dict[str, np.ndarray]) 
     path = folder / f"{card['name']}.json"
     write_atomic(path, (json.dumps(full, indent=1) + "\n").encode())
     return path
+
+
+def export(folder: str | os.PathLike, den: Denoiser, name: str) -> Path:
+    """Writes a latent tree as a model of its own, for instance a network at one weight of guidance
+    (:func:`fpjax.models.distilled.guided`) or one with its prior guided: a card that the certificate kernel reads.
+
+    Args:
+      den: a latent tree, its parameters stored as they are. name: of the files and the model.
+
+    Returns:
+      The path of the card.
+
+    Raises:
+      FpjaxError: for another kind of denoiser, or if the folder cannot be written.
+    """
+    if den.fn is not tree.denoise:
+        raise FpjaxError(f"{den.name} is no latent tree; fix its weight of guidance first, or copy its own files")
+    tensors = {key: np.asarray(value) for key, value in den.params.items() if key != "levels"}
+    tensors |= {f"level.{i}": np.asarray(level) for i, level in enumerate(den.params["levels"])}
+    facts = {"symmetric": True, "monotone": True, "source": den.facts.source}
+    made = {"name": name, "shape": list(den.shape), "conditions": list(den.conditions), "facts": facts}
+    program = {"architecture": {"kind": "latent-tree", "options": {}}, "source": den.name}
+    layers = tree_layers(den.shape, len(den.params["levels"]))
+    return save(folder, made | program | {"layers": layers}, tensors)
 
 
 def write_atomic(path: Path, blob: bytes) -> None:

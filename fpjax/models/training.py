@@ -1,7 +1,8 @@
-"""Training of the embedded models: one objective, one optimiser, one loop for every recipe (recipes).
+"""Training of the embedded models: one optimiser and one loop for every recipe (recipes).
 
 The objective is the noise-prediction loss E |D(y, sigma) - x|²/sigma² per value, y = x + sigma·n, over the noise
-levels of DDPM's linear schedule (Ho et al. 2020, Eq. 14, in y-coordinates). Everything is a function of the seed.
+levels of DDPM's linear schedule (Ho et al. 2020, Eq. 14, in y-coordinates); of a recipe with a teacher, the distance to it
+(distilling). Everything is a function of the seed.
 """
 
 import dataclasses
@@ -19,15 +20,13 @@ from flax import nnx
 
 from fpjax import data, process
 from fpjax.evidence import FpjaxError
-from fpjax.models import checkpoints
+from fpjax.models import checkpoints, distilling, store
 from fpjax.models.recipes import Recipe, build
-from fpjax.models.store import write_atomic
 
 Progress = Callable[[int, int, float], None]
 CHUNK = 50  # updates in one point of the loss curve
 BATCH = 20  # images in one call of an evaluation: more do not fit a cache
 SOME = 1000  # images that the losses of a card are measured on, at most
-DROPOUT = 0.1  # share of samples trained without their condition
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,15 +88,21 @@ def train(r: Recipe, progress: Progress | None = None, checkpoint: Path | None =
       checkpoint: a file to go on from if it is there, and to write every ``every_s`` seconds; removed at the end.
 
     Raises:
-      FpjaxError: if the loss becomes NaN or infinite, the data set is missing, or the checkpoint is of another recipe.
+      FpjaxError: if the loss becomes NaN or infinite, the data set or the teacher is missing, or the checkpoint is of another
+        recipe.
     """
     split = data.load(r.dataset)
+    if r.teacher and r.batch % (2 * distilling.GROUPS):
+        raise FpjaxError(f"distillation needs batches of a multiple of {2 * distilling.GROUPS} images, not {r.batch}")
     graph, state = nnx.split(build(r))
     warmup = min(200, max(1, r.updates // 10))
     schedule = optax.warmup_cosine_decay_schedule(0.0, r.learning_rate, warmup, r.updates, r.learning_rate * 0.01)
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=r.weight_decay))
     carry = (state, jax.tree.map(jnp.copy, state), optimiser.init(state))
     arrays = (jnp.asarray(split.train), jnp.asarray(split.train_labels), jnp.asarray(noise_levels()))
+    if r.teacher:
+        teacher = store.load(r.teacher)
+        arrays += (teacher, distilling.paths(teacher, distilling.weights_of(r)))
     done, curve, before = 0, [], 0.0
     if checkpoint is not None and checkpoint.exists():
         carry, done, curve, before = checkpoints.read(checkpoint, r.to_json(), carry)
@@ -145,22 +150,15 @@ def draw(path: Path, run: Run) -> None:
     axes.legend()
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=120)
-    write_atomic(path, out.getvalue())
+    store.write_atomic(path, out.getvalue())
 
 
 def _update(graph, optimiser, null, r: Recipe, arrays, carry, step):
     """One update: a batch drawn from the step's own key, so that a run can start anywhere."""
     state, average, moments = carry
-    images, labels, levels = arrays
-    k = jax.random.split(jax.random.fold_in(jax.random.key(r.seed), step), 4)
-    rows = jax.random.randint(k[0], (r.batch,), 0, images.shape[0])
-    # Stratified noise levels: the same expectation with less variance.
-    u = (jnp.arange(r.batch) + jax.random.uniform(k[1], (r.batch,))) / r.batch
-    sigmas = levels[(u * levels.shape[0]).astype(jnp.int32)]
-    noise = jax.random.normal(k[2], (r.batch, *images.shape[1:]))
-    drop = jax.random.uniform(k[3], (r.batch,)) < DROPOUT
-    c = jnp.where(drop, null, labels[rows])
-    value, gradient = _gradient(graph, r, state, (images[rows], c, sigmas, noise))
+    key = jax.random.fold_in(jax.random.key(r.seed), step)
+    batch = distilling.draw(r, arrays, key) if r.teacher else _draw(r, null, arrays, key)
+    value, gradient = _gradient(graph, r, state, batch)
     updates, moments = optimiser.update(gradient, moments, state)
     state = optax.apply_updates(state, updates)
     decay = jnp.minimum(r.ema, (1.0 + step) / (10.0 + step))
@@ -168,9 +166,23 @@ def _update(graph, optimiser, null, r: Recipe, arrays, carry, step):
     return (state, average, moments), value
 
 
+def _draw(r: Recipe, null, arrays, key):
+    """A batch of the objective: images, labels, noise levels and noise."""
+    images, labels, levels = arrays
+    k = jax.random.split(key, 4)
+    rows = jax.random.randint(k[0], (r.batch,), 0, images.shape[0])
+    # Stratified noise levels: the same expectation with less variance.
+    u = (jnp.arange(r.batch) + jax.random.uniform(k[1], (r.batch,))) / r.batch
+    sigmas = levels[(u * levels.shape[0]).astype(jnp.int32)]
+    noise = jax.random.normal(k[2], (r.batch, *images.shape[1:]))
+    drop = jax.random.uniform(k[3], (r.batch,)) < distilling.DROPOUT
+    return images[rows], jnp.where(drop, null, labels[rows]), sigmas, noise
+
+
 def _gradient(graph, r: Recipe, state, batch):
     """The objective and its gradient: of all images at once, or, on one device, ``r.chunk`` after ``r.chunk`` added up."""
-    evaluated = jax.value_and_grad(lambda state, *batch: loss(nnx.merge(graph, state), *batch))
+    objective = distilling.loss if r.teacher else loss
+    evaluated = jax.value_and_grad(lambda state, *batch: objective(nnx.merge(graph, state), *batch))
     if not r.chunk or len(jax.devices()) > 1:
         return evaluated(state, *(shared(x) for x in batch))
     count = r.batch // r.chunk
