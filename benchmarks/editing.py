@@ -1,9 +1,9 @@
 """Editing by inversion, measured: ours and the methods of the literature on the embedded networks.
 
-    python benchmarks/editing.py reconstruct --out build/reconstruct.json    # about an hour; in parts: --networks --steps --weights
+    python benchmarks/editing.py reconstruct --out build/reconstruct.json    # an hour; in parts by --networks --steps --weights
     python benchmarks/editing.py edits --out build/edits.json
     python benchmarks/editing.py claim --out build/claim.json
-    python benchmarks/editing_page.py build    # reads all such files: the parts of docs/editing.md, docs/editing-results.md, docs/figures/editing.png
+    python benchmarks/editing_page.py build    # reads all such files; writes the pages and the figure
 
     python benchmarks/editing.py reconstruct --images 16 --steps 5 --weights 1    # quickly
 
