@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # what __getattr__ finds at run time, for type checkers and e
     from fpjax import data as data
     from fpjax import denoiser as denoiser
     from fpjax import diffusers as diffusers
+    from fpjax import editing as editing
     from fpjax import evidence as evidence
     from fpjax import jacobian as jacobian
     from fpjax import models as models
@@ -66,6 +67,7 @@ _ROOMS = (
     "data",
     "denoiser",
     "diffusers",
+    "editing",
     "evidence",
     "jacobian",
     "models",

@@ -2,8 +2,9 @@
 
 In this room: naive DDIM inversion, fixed-point iteration (FPI), AIDI in both forms, ReNoise's averaging, EasyInv, a
 GNRI-style coordinate Newton method, SPDInv's gradient descent, and the stopping rule of the paper this project starts
-from (T7). All have one signature, ``method(p, place, key, **options) -> Outcome``, and none says how wrong it is: that is
-measured from outside. Not in this room: our own solvers (methods).
+from beside the rule that it replaces (T7). All have one signature, ``method(p, place, key, **options) -> Outcome``, and none
+says how wrong it is: that is measured from outside. Not in this room: our own solvers (methods), methods that are not
+functions of one step (pivotal, exact_inverses), whole edits by all of them (peers).
 
 In y-coordinates G(y) = y_s + (sigma_t - sigma_s)·eps(y), so an average of noise predictions is an average of images of G.
 """
@@ -141,6 +142,26 @@ def spdinv(p: Step, place: Place, key, *, iterations: int = 25, rate: float = 1e
     return Outcome(y, 3 * k)
 
 
+def intra_path(p: Step, place: Place, key, *, iterations: int = 20, tol: float = 0.1) -> Outcome:
+    """y <- G(y) from y_s until the intra-path loss ||G(y) - y|| changes by less than ``tol`` of its first value (AIDI, FPI).
+
+    :func:`inter_path`'s rule on the loss of one path; the image G(y) that was computed last is the point.
+    """
+
+    def body(carry):
+        y, before, first, _, k = carry
+        image = G(y, p)
+        loss = norm2(image - y)
+        first = jnp.where(k == 0, loss, first)
+        return image, loss, first, (k > 0) & (jnp.abs(loss - before) <= tol * first), k + 1
+
+    nan = jnp.full((), jnp.nan, p.target.dtype)
+    end = jax.lax.while_loop(
+        lambda c: ~c[3] & (c[4] < iterations), body, (p.target, nan, nan, jnp.bool_(False), _count(0))
+    )
+    return Outcome(end[0], end[4])
+
+
 def inter_path(p: Step, place: Place, key, *, iterations: int = 20, tol: float = 0.1) -> Outcome:
     """Two paths of plain iteration, from y_s and y_s + n, n ~ N(0, I) in z; stops when the inter-path loss has settled.
 
@@ -171,6 +192,7 @@ BASELINES: dict[str, Callable] = {
     "easyinv": easyinv,
     "gnri": gnri,
     "spdinv": spdinv,
+    "intra_path": intra_path,
     "inter_path": inter_path,
 }
 

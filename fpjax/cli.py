@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fpjax import report_command, restoration_command
+from fpjax import edit_command, report_command, restoration_command
 from fpjax.command import (
     Double,
     Images,
@@ -42,6 +42,7 @@ app = typer.Typer(
 app.add_typer(study_app, name="study")
 report_command.register(app)
 restoration_command.register(app)
+edit_command.register(app)
 
 
 @app.command()

@@ -93,6 +93,13 @@ def test_inter_path_stops_when_its_loss_has_settled():
     assert np.allclose(y, T * sum(Q**j for j in range(5)), rtol=1e-14)
 
 
+def test_intra_path_stops_by_the_same_rule_on_one_path():
+    # Its loss is Q^k of the first: the change (1 - Q)·Q^(k-1) falls below 0.1 at k = 3, the fourth evaluation.
+    y, n = after("intra_path", tol=0.1)
+    assert n == 4
+    assert np.allclose(y, T * sum(Q**j for j in range(5)), rtol=1e-14)
+
+
 def test_all_have_one_signature_and_a_source():
     for method in baselines.BASELINES.values():
         assert list(inspect.signature(method).parameters)[:3] == ["p", "place", "key"]

@@ -206,7 +206,20 @@ def public() -> list[str]:
 
     names = [n for n in fpjax.__all__ if n not in fpjax._ROOMS and n != "__version__"]
     names += [n for room in (testing, certify) for n in room.__all__]
-    for room in ("process", "models.exact", "step", "jacobian", "confidence", "worst", "report", "schedulers"):
+    for room in (
+        "process",
+        "models.exact",
+        "step",
+        "jacobian",
+        "confidence",
+        "worst",
+        "report",
+        "schedulers",
+        "editing",
+        "findings",
+        "peers",
+        "pivotal",
+    ):
         module = importlib.import_module(f"fpjax.{room}")
         names += [
             n
