@@ -23,18 +23,8 @@ from fpjax.solve import solve
 from fpjax.step import G, Step
 from fpjax.trajectory import Inversion, accumulate_error
 
-FARTHER = (
-    -4.0,
-    -2.0,
-    -1.0,
-    -0.5,
-    -0.25,
-    0.25,
-    0.5,
-    1.0,
-    2.0,
-    4.0,
-)  # other starts, in units of sigma_t, along an eigenvector
+# other starts, in units of sigma_t, along an eigenvector
+FARTHER = (-4.0, -2.0, -1.0, -0.5, -0.25, 0.25, 0.5, 1.0, 2.0, 4.0)
 APART = 1e6  # two solutions are two where they are so many times their residuals apart
 BATCH = 32  # spectra computed at once
 
@@ -79,9 +69,8 @@ def find(x: Inputs, process: Process, inversion: Inversion, modulus: np.ndarray,
     """
     path = jnp.asarray(inversion.path)
     sizes = jnp.linalg.norm(path[:, 1:].reshape(*path.shape[:1], process.steps, -1), axis=-1)
-    residual = (
-        jnp.asarray(inversion.residual) + 2 * jnp.finfo(path.dtype).eps * sizes
-    )  # a rounding of y is one of F (T16)
+    # a rounding of y is one of F (T16)
+    residual = jnp.asarray(inversion.residual) + 2 * jnp.finfo(path.dtype).eps * sizes
     declared = bool((modulus > 0).all())
     if declared:
         moduli = np.broadcast_to(modulus, residual.shape)

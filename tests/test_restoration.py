@@ -1,6 +1,9 @@
 """Haze and its removal, tiles, super-resolution, inpainting, denoising and deblurring, and the commands."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -124,6 +127,29 @@ def test_tiles_have_no_seams(small):
     assert isinstance(tiled.fn, tiles.Tiled)
     less = dataclasses.replace(tiled, fn=dataclasses.replace(tiled.fn, overlap=4))
     assert float(jnp.abs(less(y, 0.3) - whole).max()) > 1e-3  # what the overlap is for
+
+
+ON_DEVICES = """
+import jax, numpy as np, fpjax
+from fpjax import tiles
+from fpjax.models import priors
+
+whole = priors.at_size(fpjax.load("photos-monotone"), 96, 160)
+cut, y = tiles.in_tiles(whole, 64), np.random.default_rng(0).standard_normal(whole.shape).astype(np.float32)
+far = np.abs(np.asarray(tiles.evaluate_tiles(cut, y, 0.3, 0)) - np.asarray(tiles.evaluate_tiles(whole, y, 0.3, 0))).max()
+print(jax.device_count(), len(cut.fn.starts(96, 160)), far)
+"""
+
+
+def test_tiles_are_shared_out_over_devices():
+    """Eight tiles on three devices."""
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}
+    out = subprocess.run(
+        [sys.executable, "-c", ON_DEVICES], env=os.environ | flags, capture_output=True, text=True, check=True
+    )
+    devices, count, far = out.stdout.split()
+    assert (devices, count) == ("3", "8")
+    assert 0 < float(far) < 1e-5
 
 
 def test_a_trajectory_in_tiles_is_the_untiled_one(small):
