@@ -24,9 +24,9 @@ def test_colours_may_come_first_or_last():
 
 
 def test_ssim_of_two_constants_is_the_formula():
-    """(2ab + C)/(a² + b² + C) with C = (0.01·2)², Wang et al. 2004."""
+    """(2ab + C)/(a² + b² + C) with C = (0.01·2)², Wang et al. 2004, of values from 0 to 2: black is 0."""
     x = np.full((1, 8, 8), 0.5)
-    assert np.isclose(metrics.ssim(x, 0 * x + 0.25)[0], (0.25 + 0.0004) / (0.3125 + 0.0004))
+    assert np.isclose(metrics.ssim(x, 0 * x - 0.5)[0], (2 * 1.5 * 0.5 + 0.0004) / (1.5**2 + 0.5**2 + 0.0004))
 
 
 def test_structure_is_edges_and_not_brightness():
