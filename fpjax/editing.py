@@ -1,8 +1,7 @@
 """Edits by inversion: the latent of an image under one condition, an image from it under another, and what is known of both.
 
 In this room: :func:`edit` with its strength, mask and safe guidance; images of any size made to fit a model. Not in this room:
-how a latent is found (trajectory) and what is known of it (findings), attention control: our networks have no attention, and
-those of diffusers checkpoints are functions without hooks here.
+how a latent is found (trajectory) and what is known of it (findings), attention control (diffusers.attention).
 """
 
 import dataclasses
@@ -113,13 +112,22 @@ def edit(
     if look:
         own = {"condition": x.condition, "guidance": inversion_guidance}
         back = np.asarray(round_trip(den, x.z, part, inversion, **own), np.float64)
-        found = findings.find(x, part, inversion, modulus, seed=seed)
-        found = [f._replace(words=f"{f.words}; {_back(b)}") for f, b in zip(found, back, strict=True)]
+        found = known(x, part, inversion, modulus, back, seed)
     calls = part.steps * (1 if guidance == 1.0 else 2)
     spent = np.asarray(inversion.evaluations).sum(axis=1)
     if safe:  # both branches at every evaluation
         calls, spent = 2 * calls, 2 * spent
-    return Edit(made, inversion.latent, tuple(found), back, spent + calls, inversion, part, weights)
+    return Edit(made, inversion.latent, found, back, spent + calls, inversion, part, weights)
+
+
+def known(x: Inputs, process: Process, inversion: Inversion, modulus, back, seed: int = 0) -> tuple[Finding, ...]:
+    """The findings of :func:`fpjax.findings.find`, whose words also say whether each latent gives its image back.
+
+    Args:
+      back: (n,), by how much it does not; see :class:`Edit`. The others: see :func:`fpjax.findings.find`.
+    """
+    found = findings.find(x, process, inversion, modulus, seed=seed)
+    return tuple(f._replace(words=f"{f.words}; {_back(b)}") for f, b in zip(found, back, strict=True))
 
 
 def shortened(process: Process, steps: int) -> Process:

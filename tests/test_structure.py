@@ -84,6 +84,7 @@ ORDER = [
     "guidance",
     "findings",
     "editing",
+    "diffusers.attention",
     "models.quality",
     "lipschitz",
     "lipschitz_page",

@@ -8,6 +8,7 @@ _HOMES = {
     "Autoencoder": "autoencoder",
     "load_autoencoder": "autoencoder",
     "InverseScheduler": "export",
+    "edit_with_attention": "attention",
 }
 
 

@@ -104,3 +104,25 @@ def embed(path: Path, kind: str, parts: dict[str, tuple[str, str]], prompts: lis
     except Exception as error:
         raise FpjaxError(f"the text encoders of {path} cannot be run ({first_line(error)}); save it again") from error
     return {key: np.array(value if isinstance(value, np.ndarray) else value.detach()) for key, value in found.items()}
+
+
+def tokens(path: Path, prompt: str, length: int, *, marks: bool = True) -> list[int]:
+    """The tokens of a prompt, at most ``length``, without padding; with ``marks`` its beginning and end too.
+
+    Raises:
+      FpjaxError: if the folder has no tokenizer, or a damaged one.
+    """
+    parts = folder.read_index(path) if (path / "model_index.json").is_file() else {}
+    if "tokenizer" not in parts:
+        raise FpjaxError(f"{path} has no tokenizer, so the tokens of a prompt are unknown; give them by their indices")
+    only = {"tokenizer": parts["tokenizer"]}
+    check(path, only)
+    transformers: Any = need("transformers", f"the tokenizer of {path}")
+    try:
+        with quiet():
+            tokenizer = getattr(transformers, only["tokenizer"][1]).from_pretrained(
+                str(path / "tokenizer"), local_files_only=True
+            )
+            return list(tokenizer(prompt, truncation=True, max_length=length, add_special_tokens=marks).input_ids)
+    except Exception as error:
+        raise FpjaxError(f"the tokenizer of {path} cannot be run ({first_line(error)}); save it again") from error
