@@ -190,7 +190,7 @@ def _haze() -> Split:
         found = [_patch(source, rng) for source in sources for _ in range(count)]
         clear = scaled(np.stack(found)[rng.permutation(len(found))][:kept])
         labels = np.arange(kept, dtype=np.int32) % len(HAZE)
-        parts += [np.stack([_hazed(x, c, rng) for x, c in zip(clear, labels, strict=True)]), labels]
+        parts += [np.stack([_hazed(x, int(c), rng) for x, c in zip(clear, labels, strict=True)]), labels]
     return Split(parts[0], parts[1], parts[2], parts[3], tuple(HAZE))
 
 
