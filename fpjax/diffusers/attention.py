@@ -276,12 +276,13 @@ def edit_with_attention(
       FpjaxError: for bad input, a share outside [0, 1], a network without cross-attention, prompts of different numbers of
         tokens with "same", a word that is not in the target, or steps that are not E1's.
     """
+    coupled = with_control(checkpoint.denoiser)
     process.require_e1("attention control")
     for name, share in (("cross", cross), ("self_", self_)):
         if not 0 <= share <= 1:
             raise FpjaxError(f"{name}, a share of the steps, must lie between 0 and 1, got {share}")
     den = checkpoint.denoiser
-    coupled, pairs = with_control(den), (den.index(source), den.index(target))
+    pairs = den.index(source), den.index(target)
     check_guidance(den, guidance, target is not None)
     length = den.params["conditions"]["text"].shape[1]
     alignment = _alignment(checkpoint, source, target, align, length)
