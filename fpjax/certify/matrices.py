@@ -50,6 +50,7 @@ class ArbMatrix:
 
     arithmetic, pixels = "Arb", 1024
     scale = 1  # how many times MAX_WORK this arithmetic is quick enough for
+    slack = ONE  # what bounds computed without matrices are multiplied by, so that the fast ones contain Arb's
 
     def __init__(self, ball: arb_mat):
         self.ball, self.shape = ball, (ball.nrows(), ball.ncols())

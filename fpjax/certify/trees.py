@@ -10,7 +10,7 @@ from flint import arb  # pyright: ignore[reportMissingModuleSource]
 
 from fpjax.certify.enclosure import OPS, Run, Value, softmax
 from fpjax.certify.layers import PAIR
-from fpjax.certify.matrices import INF, ONE, ZERO, ArbMatrix, balls, dot, largest, norm
+from fpjax.certify.matrices import INF, ONE, ZERO, ArbMatrix, balls, dot, norm
 from fpjax.certify.reading import MAX_ENTRIES, anything, listof, require, word
 
 
@@ -146,8 +146,7 @@ def op_tree(run: Run, values: dict, layer: dict) -> Value:
     at = posterior_mean(run, layer, [Dual(v, t) for v, t in zip(y, units, strict=True)])
     box = posterior_mean(run, layer, [Dual(v + arb(0, run.radius), t) for v, t in zip(y, units, strict=True)])
     m, moved = ([t for row in rows for t in row.t] for rows in (at, box))
-    e = norm([a - b for a, b in zip(moved, m, strict=True)])
-    e += largest(run.model.matrix.middles([arb(0, e)]))  # nothing, or the fast arithmetic's slack
+    e = norm([a - b for a, b in zip(moved, m, strict=True)]) * run.model.matrix.slack
     return run.value([v.v for v in at], run.model.matrix.of(n, n, m), e, 3, True)
 
 
