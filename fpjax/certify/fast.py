@@ -52,7 +52,7 @@ def split(values: Iterable) -> tuple[np.ndarray, np.ndarray]:
 class FloatMatrix:
     """A matrix of balls, ``mid`` and ``rad``, each zero or a normal number; the methods are those of ArbMatrix."""
 
-    arithmetic, pixels, scale, slack = "fast: float64 with proved error bounds", 4096, 64, ONE + arb(2) ** -20
+    arithmetic, pixels, scale, slack = "fast: float64 with proved error bounds", 4096, 64, arb(1 + 2.0**-20)
 
     @quiet
     def __init__(self, mid: np.ndarray, rad: np.ndarray):
