@@ -100,7 +100,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize(
-    "name", ["tree", "patches", *(pytest.param(n, marks=pytest.mark.long) for n in ("windows", "sum"))]
+    "name", ["tree", *(pytest.param(n, marks=pytest.mark.long) for n in ("patches", "windows", "sum"))]
 )
 def test_a_learned_prior_survives_the_disk_and_is_monotone(name, tmp_path):
     recipe = dataclasses.replace(SMALL, kind=KINDS[name][0], options=KINDS[name][1])
@@ -122,6 +122,7 @@ def test_a_learned_prior_survives_the_disk_and_is_monotone(name, tmp_path):
     assert certificate.verify().questions["uniqueness"] == "CERTIFIED"
 
 
+@pytest.mark.long
 def test_a_gradient_in_chunks_is_that_of_the_batch():
     small = dataclasses.replace(SMALL, kind="learned-mixture", options=MIXTURE, updates=2)
     runs = [training.train(dataclasses.replace(small, chunk=chunk)) for chunk in (0, 4)]
@@ -138,6 +139,7 @@ def test_a_gradient_in_chunks_is_that_of_the_batch():
         np.testing.assert_allclose(b, a, rtol=1e-3, atol=1e-4 * np.abs(a).max())
 
 
+@pytest.mark.long
 def test_windows_and_patches_take_images_of_any_size():
     """They move with the image, and away from the border know nothing of the image's size."""
     y, c = np.random.default_rng(0).normal(size=(18, 20)).astype(np.float32), tuple("0123456789")
