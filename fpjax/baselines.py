@@ -142,6 +142,11 @@ def spdinv(p: Step, place: Place, key, *, iterations: int = 25, rate: float = 1e
     return Outcome(y, 3 * k)
 
 
+def _settled(loss, before, first, k, tol: float):
+    """Whether a loss changed by at most ``tol`` of its first value, from the second iteration on."""
+    return (k > 0) & (jnp.abs(loss - before) <= tol * first)
+
+
 def intra_path(p: Step, place: Place, key, *, iterations: int = 20, tol: float = 0.1) -> Outcome:
     """y <- G(y) from y_s until the intra-path loss ||G(y) - y|| changes by less than ``tol`` of its first value (AIDI, FPI).
 
@@ -153,7 +158,7 @@ def intra_path(p: Step, place: Place, key, *, iterations: int = 20, tol: float =
         image = G(y, p)
         loss = norm2(image - y)
         first = jnp.where(k == 0, loss, first)
-        return image, loss, first, (k > 0) & (jnp.abs(loss - before) <= tol * first), k + 1
+        return image, loss, first, _settled(loss, before, first, k, tol), k + 1
 
     nan = jnp.full((), jnp.nan, p.target.dtype)
     end = jax.lax.while_loop(
@@ -175,7 +180,7 @@ def inter_path(p: Step, place: Place, key, *, iterations: int = 20, tol: float =
         y, other = G(y, p), G(other, p)
         loss = norm2(y - other)
         first = jnp.where(k == 0, loss, first)
-        return y, other, loss, first, (k > 0) & (jnp.abs(loss - before) <= tol * first), k + 1
+        return y, other, loss, first, _settled(loss, before, first, k, tol), k + 1
 
     nan = jnp.full((), jnp.nan, p.target.dtype)
     start = (p.target, p.target + noise, nan, nan, jnp.bool_(False), _count(0))

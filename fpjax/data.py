@@ -24,14 +24,7 @@ PHOTOS = {
     "train": ("astronaut", "hubble_deep_field", "immunohistochemistry", "retina", "rocket", "motorcycle", "china"),
     "held_out": ("cat", "coffee", "flower"),
 }
-HAZED = (
-    "astronaut",
-    "hubble_deep_field",
-    "immunohistochemistry",
-    "retina",
-    "rocket",
-    "china",
-)  # the motorcycle is held out
+HAZED = tuple(name for name in PHOTOS["train"] if name != "motorcycle")  # which is held out: its depth is known
 HAZE = {
     "clear": (1.0, 1.0),
     "light": (0.7, 0.9),
@@ -187,17 +180,18 @@ def _haze() -> Split:
     rng, parts = np.random.default_rng(SPLIT_SEED), []
     for names, count, kept in ((HAZED, 500, 12_000), (PHOTOS["held_out"], 84, 1000)):
         sources = [_shrunk(photograph(name), side) for name in names for side in SIDES]
-        found = [_patch(source, rng) for source in sources for _ in range(count)]
+        found = [_patch(source, rng, shuffled=True) for source in sources for _ in range(count)]
         clear = scaled(np.stack(found)[rng.permutation(len(found))][:kept])
         labels = np.arange(kept, dtype=np.int32) % len(HAZE)
         parts += [np.stack([_hazed(x, int(c), rng) for x, c in zip(clear, labels, strict=True)]), labels]
     return Split(parts[0], parts[1], parts[2], parts[3], tuple(HAZE))
 
 
-def _patch(photo: np.ndarray, rng) -> np.ndarray:
-    """Bytes (3, PATCH, PATCH) from anywhere in a photograph, perhaps mirrored, with its channels in any order."""
+def _patch(photo: np.ndarray, rng, shuffled: bool = False) -> np.ndarray:
+    """Bytes (3, PATCH, PATCH) from anywhere in a photograph, perhaps mirrored; ``shuffled``: its channels in any order."""
     top, left = (int(rng.integers(n - PATCH + 1)) for n in photo.shape[:2])
-    patch = photo[top : top + PATCH, left : left + PATCH].transpose(2, 0, 1)[rng.permutation(3)]
+    patch = photo[top : top + PATCH, left : left + PATCH].transpose(2, 0, 1)
+    patch = patch[rng.permutation(3)] if shuffled else patch
     return patch[:, :, ::-1] if rng.random() < 0.5 else patch
 
 
@@ -246,13 +240,7 @@ def _patches(photo: np.ndarray, count: int, rng) -> np.ndarray:
     """Bytes (count, 3, PATCH, PATCH): half of them of the photograph, half of its halved version."""
     h, w = (n // 2 * 2 for n in photo.shape[:2])
     halved = photo[:h, :w].reshape(h // 2, 2, w // 2, 2, 3).mean(axis=(1, 3)).round().astype(np.uint8)
-    out = []
-    for i in range(count):
-        source = photo if i % 2 else halved
-        top, left = (int(rng.integers(n - PATCH + 1)) for n in source.shape[:2])
-        patch = source[top : top + PATCH, left : left + PATCH].transpose(2, 0, 1)
-        out.append(patch[:, :, ::-1] if rng.random() < 0.5 else patch)
-    return np.stack(out)
+    return np.stack([_patch(photo if i % 2 else halved, rng) for i in range(count)])
 
 
 def _package(module: str, name: str):

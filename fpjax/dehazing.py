@@ -11,13 +11,12 @@ detail is invented, and memory is that of the photograph.
 
 import dataclasses
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fpjax import haze, process
+from fpjax import haze, images, process
 from fpjax.denoiser import Denoiser
 from fpjax.evidence import FpjaxError
 from fpjax.models import mixture, patches, priors, store
@@ -80,7 +79,7 @@ def dehaze(
     """
     given = _photograph(image)
     den = store.load(model) if isinstance(model, str) else model
-    _check(den, degree, strength, steps, side)
+    _check(den, degree, strength, side)
     coarse = _coarse(given, side)
     den = priors.at_size(den, *coarse.shape[:2])
     y = coarse.transpose(2, 0, 1)
@@ -165,15 +164,15 @@ def verdict(den: Denoiser, inversion: Inversion, condition: str) -> str:
 
 def _photograph(image) -> np.ndarray:
     """(h, w, 3) float64, after a look."""
-    given = np.asarray(image, np.float64)
-    if given.ndim not in (2, 3) or (given.ndim == 3 and given.shape[2] != 3) or min(given.shape[:2]) < 16:
-        raise FpjaxError(f"a photograph is (height, width) or (height, width, 3), sides at least 16, not {given.shape}")
-    if not np.isfinite(given).all():
-        raise FpjaxError("the photograph has NaN or infinite values; replace them first")
-    return given if given.ndim == 3 else np.repeat(given[..., None], 3, axis=2)
+    given = images.photograph(image, np.float64)
+    if min(given.shape[:2]) < 16:
+        raise FpjaxError(
+            f"a photograph is (height, width) or (height, width, 3), sides at least 16, not {np.shape(image)}"
+        )
+    return given
 
 
-def _check(den: Denoiser, degree: Any, strength: float, steps: int, side: int) -> None:
+def _check(den: Denoiser, degree: str | None, strength: float, side: int) -> None:
     if den.fn is not patches.denoise or CLEAR not in den.conditions or len(den.conditions) < 2:
         raise FpjaxError(f"{den.name} is no mixture of patches with the condition {CLEAR!r} and degrees of haze")
     if degree is not None and (degree == CLEAR or degree not in den.conditions):

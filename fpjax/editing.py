@@ -16,10 +16,11 @@ from fpjax import guidance as guiding
 from fpjax.denoiser import Denoiser, check_guidance
 from fpjax.evidence import Evidence, FpjaxError
 from fpjax.findings import Finding
+from fpjax.images import checked
 from fpjax.lanes import Inputs
 from fpjax.process import Process
 from fpjax.step import F, Step
-from fpjax.trajectory import Inversion, declared_modulus, generate, invert, prepare, round_trip
+from fpjax.trajectory import Inversion, declared_modulus, generate, guided_modulus, invert, prepare, round_trip
 
 GREY_LEVEL = 2 / 255  # of 8 bits, in [-1, 1]
 GREY = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601), as Pillow's
@@ -101,7 +102,7 @@ def edit(
         den, weights, modulus = _safe(den, part, guidance, x.z)
         x, guidance = prepare(den, x.z, source), 1.0
     shares = None if mask is None else _mask(mask, x.z)
-    tol = (1e-10 if x.z.dtype == jnp.float64 else 1e-6) if tol is None else tol
+    tol = findings.tolerance(x.z.dtype) if tol is None else tol
     options = {"solver": solver, "tol": tol, "limit": limit}
     inversion = invert(den, x.z, part, condition=x.condition, guidance=inversion_guidance, **options)
     if shares is None:
@@ -157,8 +158,7 @@ def _safe(den: Denoiser, process: Process, weight: float, images):
     """The safely guided denoiser, its weights, and the moduli that T11 gives it: 0 where Lambda was only sampled."""
     guided, limits = guiding.safe(den, process, weight, images=images)
     weights = np.asarray(guided.params["weights"], np.float64)
-    rho = process.rho
-    m = rho - (1 - rho) * (weights - 1) * np.maximum(limits.lipschitz, 0)
+    m = guided_modulus(process.rho, weights, np.maximum(limits.lipschitz, 0))
     return guided, weights, m if limits.evidence is not Evidence.SAMPLED else np.zeros_like(m)
 
 
@@ -212,11 +212,10 @@ def fit(values, shape: tuple[int, ...]) -> tuple[np.ndarray, str]:
     Raises:
       FpjaxError: for values of another shape, or a model whose points are no images.
     """
-    array, channels = np.asarray(values, np.float32), 1 if len(shape) == 2 else shape[0]
+    channels = 1 if len(shape) == 2 else shape[0]
     if len(shape) not in (2, 3) or channels not in (1, 3):
         raise FpjaxError(f"image files have 1 or 3 channels, and this model takes points of shape {shape}")
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3) or 0 in array.shape:
-        raise FpjaxError(f"an image has the shape (height, width) or (height, width, 3), not {array.shape}")
+    array = checked(values, np.float32)
     h, w, done = *array.shape[:2], []
     if array.ndim == 3 and channels == 1:
         array = array @ np.asarray(GREY, np.float32)

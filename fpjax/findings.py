@@ -99,6 +99,11 @@ def find(x: Inputs, process: Process, inversion: Inversion, modulus: np.ndarray,
     ]
 
 
+def tolerance(dtype) -> float:
+    """The tolerance of an edit's inversion if none is given: 1e-10 in float64, 1e-6 in float32."""
+    return 1e-10 if dtype == jnp.float64 else 1e-6
+
+
 def _solved(code) -> bool:
     return Exit(int(code)).solved
 
@@ -203,10 +208,9 @@ def second_solutions(
 def _restarted(x: Inputs, here, target, direction, sigma, rho):
     def one(y, y_s, v, c, sigma, rho):
         p = Step(x.den, sigma, rho, y_s, c, x.guidance)
-        tol = 1e-10 if y.dtype == jnp.float64 else 1e-6
 
         def again(length):
-            return solve(G, y + length * sigma * v, p, tol=tol, limit=200, stop="residual")
+            return solve(G, y + length * sigma * v, p, tol=tolerance(y.dtype), limit=200, stop="residual")
 
         found = jax.vmap(again)(jnp.asarray(FARTHER, y.dtype))
         good = (found.exit == Exit.CONVERGED) | (found.exit == Exit.CONVERGED_TO_PRECISION)

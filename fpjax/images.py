@@ -94,15 +94,37 @@ def write(path: str | Path, values) -> Path:
     return path
 
 
+def checked(values, dtype, what: str = "an image has the shape") -> np.ndarray:
+    """An image (height, width) or (height, width, 3) as it is, in a dtype; ``what`` begins the sentence that refuses others.
+
+    Raises:
+      FpjaxError: for another shape.
+    """
+    array = np.asarray(values, dtype)
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3) or 0 in array.shape:
+        raise FpjaxError(f"{what} (height, width) or (height, width, 3), not {array.shape}")
+    return array
+
+
+def photograph(values, dtype) -> np.ndarray:
+    """An image as (height, width, 3), a grey one with three equal channels.
+
+    Raises:
+      FpjaxError: for another shape than (height, width) or (height, width, 3), or values that are not finite.
+    """
+    array = checked(values, dtype, "a photograph is")
+    if not np.isfinite(array).all():
+        raise FpjaxError("the photograph has NaN or infinite values; replace them first")
+    return array if array.ndim == 3 else np.repeat(array[..., None], 3, axis=2)
+
+
 def pixels(values) -> np.ndarray:
     """Values in [-1, 1], (height, width) or (height, width, 3), as bytes from 0 to 255; values outside are clipped.
 
     Raises:
       FpjaxError: for another shape, or NaN.
     """
-    array = np.asarray(values, np.float64)
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3) or 0 in array.shape:
-        raise FpjaxError(f"an image has the shape (height, width) or (height, width, 3), not {array.shape}")
+    array = checked(values, np.float64)
     if np.isnan(array).any():
         raise FpjaxError("the image has NaN values; replace them first")
     return np.rint((np.clip(array, -1, 1) + 1) * 127.5).astype(np.uint8)

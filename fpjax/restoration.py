@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fpjax import tiles
+from fpjax import images, tiles
 from fpjax.denoiser import Denoiser
 from fpjax.evidence import FpjaxError
 from fpjax.models import priors, store
@@ -263,14 +263,9 @@ def _model(model: str | Denoiser) -> Denoiser:
 
 def _given(image, noise: float, steps: int) -> np.ndarray:
     """(3, h, w) float32, after a look."""
-    values = np.asarray(image, np.float32)
-    if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] != 3) or 0 in values.shape:
-        raise FpjaxError(f"a photograph is (height, width) or (height, width, 3), not {values.shape}")
-    if not np.isfinite(values).all():
-        raise FpjaxError("the photograph has NaN or infinite values; replace them first")
+    values = images.photograph(image, np.float32)
     if not (0 <= noise < math.inf) or steps < 0:
         raise FpjaxError(f"noise and steps must be at least 0, got {noise} and {steps}")
-    values = values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
     return np.ascontiguousarray(values.transpose(2, 0, 1))
 
 

@@ -279,8 +279,12 @@ def declared_modulus(den: Denoiser, process: Process, guidance: float = 1.0) -> 
         return rho
     if den.facts.lipschitz is None:
         return np.zeros_like(rho)
-    limit = np.asarray([den.facts.lipschitz(s) for s in process.sigmas[1:]])
-    return np.maximum(rho - (1 - rho) * (guidance - 1) * limit, 0.0)
+    return np.maximum(guided_modulus(rho, guidance, [den.facts.lipschitz(s) for s in process.sigmas[1:]]), 0.0)
+
+
+def guided_modulus(rho, guidance, lipschitz) -> np.ndarray:
+    """T11: m >= rho - (1 - rho)·(w - 1)·Lambda of each step, of a monotone denoiser with guidance w >= 1 (one, or (steps,))."""
+    return rho - (1 - rho) * (guidance - 1) * np.asarray(lipschitz)
 
 
 def accumulate_error(residual, modulus) -> jax.Array:

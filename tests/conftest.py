@@ -8,8 +8,10 @@ import warnings
 import hypothesis
 import jax
 import pytest
+from typer.testing import CliRunner
 
 from fpjax import programs
+from fpjax.cli import app
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -26,6 +28,14 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fpjax"))
 
 # tests/bridge needs torch and diffusers: make test-bridge installs them and names the folder.
 collect_ignore = [] if importlib.util.find_spec("torch") else ["bridge"]
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch):
+    """Runs the command in an empty folder: ``call("audit", …)``."""
+    monkeypatch.chdir(tmp_path)
+    yield lambda *arguments: CliRunner().invoke(app, [str(a) for a in arguments])
+    jax.config.update("jax_enable_x64", True)  # which a command of single precision turns off
 
 
 @pytest.fixture(autouse=True)

@@ -7,25 +7,10 @@ import shutil
 import subprocess
 import sys
 
-import jax
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from fpjax.cli import app
 from fpjax.models import store
-
-
-@pytest.fixture
-def call(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        return CliRunner().invoke(app, [str(a) for a in arguments])
-
-    yield run
-    jax.config.update("jax_enable_x64", True)
-
 
 SMALL = ("--steps", "5", "--images", "2", "--guidance", "1")
 

@@ -2,25 +2,11 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
-from fpjax.cli import app
 from fpjax.images import read
-
-
-@pytest.fixture
-def call(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        return CliRunner().invoke(app, [str(a) for a in arguments])
-
-    yield run
-    jax.config.update("jax_enable_x64", True)
 
 
 def picture() -> np.ndarray:

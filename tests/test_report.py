@@ -10,11 +10,9 @@ import pytest
 import report_audits
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 import fpjax
 from fpjax import curves, process, report
-from fpjax.cli import app
 from fpjax.jacobian import Extremes
 from fpjax.models import exact
 from fpjax.report import columns, comparing, figures, pictures, text, words
@@ -29,12 +27,6 @@ def rep():
 @pytest.fixture(scope="module")
 def data(rep):
     return rep.to_json()
-
-
-@pytest.fixture
-def call(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return lambda *a: CliRunner().invoke(app, [str(x) for x in a])
 
 
 # --- what the audit keeps for plots --------------------------------------------------------------------------------

@@ -11,11 +11,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 from scipy.stats import multivariate_normal
-from typer.testing import CliRunner
 
 import fpjax
 from fpjax import data, dehazing, haze, images, metrics, restoration, tiles
-from fpjax.cli import app
 from fpjax.models import mixture, priors
 
 
@@ -271,13 +269,6 @@ def test_dehazing_by_inversion(photo):
     inside = (np.abs(found.image) < 1).all(axis=2) & (found.t > dehazing.LEAST)
     np.testing.assert_allclose((found.image * (1 - veil) + found.airlight * veil)[inside], hazy[inside], atol=1e-5)
     assert max(dehazing.evidence(fpjax.load("haze-monotone"), np.zeros((3, 32, 32))).values()) == 0
-
-
-@pytest.fixture
-def call(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    yield lambda *arguments: CliRunner().invoke(app, [str(a) for a in arguments])
-    jax.config.update("jax_enable_x64", True)
 
 
 @pytest.mark.parametrize(("command", "name"), [(("super-resolve", "--factor", 2), "2x"), (("dehaze",), "dehazed")])

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fpjax import editing
+from fpjax import editing, findings
 from fpjax.denoiser import Denoiser, check_guidance, predict
 from fpjax.diffusers import bridge, families, text
 from fpjax.diffusers.bridge import need
@@ -289,7 +289,7 @@ def edit_with_attention(
     controls = control(process.steps, alignment, _factors(checkpoint, target, reweight, length), cross, self_)
     x = prepare(den, images, source, inversion_guidance)
     dtype = x.z.dtype
-    tol = (1e-10 if dtype == jnp.float64 else 1e-6) if tol is None else tol
+    tol = findings.tolerance(dtype) if tol is None else tol
     options = {"solver": solver, "tol": tol, "limit": limit}
     inversion = invert(den, x.z, process, condition=x.condition, guidance=inversion_guidance, **options)
 

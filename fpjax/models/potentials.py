@@ -63,13 +63,6 @@ class Layer(nnx.Module):
 
     def program(self, at: str, tag: str, before: str | None) -> tuple[list[dict], list[dict]]:
         """The kernel's layers: what does not depend on y, and what does, to z{tag} and the share p{tag}."""
-        outer = [
-            affine(f"log_a{tag}", "e", f"{at}.gain"),
-            elementwise(f"a{tag}", f"log_a{tag}", "exp"),
-            affine(f"b{tag}", "e", f"{at}.shift"),
-            affine(f"log_g{tag}", "e", f"{at}.out"),
-            elementwise(f"g{tag}", f"log_g{tag}", "exp"),
-        ]
         mixed = [] if before is None else [{"op": "affine", "out": f"u{tag}", "in": before, "weight": f"{at}.mix"}]
         inner = [
             {"op": "affine", "out": f"w{tag}", "in": "x", "weight": f"{at}.weight"},
@@ -80,7 +73,7 @@ class Layer(nnx.Module):
             {"op": "multiply", "out": f"y{tag}", "in": f"z{tag}", "by": f"g{tag}"},
             {"op": "affine", "out": f"p{tag}", "in": f"y{tag}", "weight": f"{at}.last"},
         ]
-        return outer, inner
+        return _conditioned(at, tag, "out"), inner
 
 
 class Softmax(nnx.Module):
@@ -102,13 +95,6 @@ class Softmax(nnx.Module):
 
     def program(self, at: str, tag: str) -> tuple[list[dict], list[dict]]:
         """The kernel's layers: what does not depend on y, and what does, to the share p{tag}."""
-        outer = [
-            affine(f"log_a{tag}", "e", f"{at}.gain"),
-            elementwise(f"a{tag}", f"log_a{tag}", "exp"),
-            affine(f"b{tag}", "e", f"{at}.shift"),
-            affine(f"log_g{tag}", "e", f"{at}.share"),
-            elementwise(f"g{tag}", f"log_g{tag}", "exp"),
-        ]
         inner = [
             {"op": "affine", "out": f"w{tag}", "in": "x", "weight": f"{at}.weight"},
             {"op": "multiply", "out": f"v{tag}", "in": f"w{tag}", "by": f"a{tag}"},
@@ -116,7 +102,18 @@ class Softmax(nnx.Module):
             {"op": "logsumexp", "out": f"z{tag}", "in": f"s{tag}"},
             {"op": "scale", "out": f"p{tag}", "in": f"z{tag}", "by": f"g{tag}"},
         ]
-        return outer, inner
+        return _conditioned(at, tag, "share"), inner
+
+
+def _conditioned(at: str, tag: str, last: str) -> list[dict]:
+    """The kernel's layers of gains a and g (exponentials) and shifts b of an embedding e."""
+    return [
+        affine(f"log_a{tag}", "e", f"{at}.gain"),
+        elementwise(f"a{tag}", f"log_a{tag}", "exp"),
+        affine(f"b{tag}", "e", f"{at}.shift"),
+        affine(f"log_g{tag}", "e", f"{at}.{last}"),
+        elementwise(f"g{tag}", f"log_g{tag}", "exp"),
+    ]
 
 
 class Potential(nnx.Module):

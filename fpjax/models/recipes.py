@@ -23,10 +23,7 @@ MONOTONE = {
     "prior-sum": "T6: positive multiples of gradients of convex functions (fpjax.models.priors)",
     "guided-tree": "T6: a latent tree at every weight of guidance (fpjax.models.distilled)",
 }
-GRADIENTS = dict.fromkeys(
-    ("wide", "input-convex", "convolutional", "multi-scale"),
-    "T6: gradient of a convex potential (fpjax.models.potentials)",
-)
+GRADIENTS = dict.fromkeys(store.GRADIENTS, "T6: gradient of a convex potential (fpjax.models.potentials)")
 LEARNED = {"learned-mixture": LearnedMixture, "patch-mixture": PatchMixture, "latent-tree": LatentTree}
 
 
