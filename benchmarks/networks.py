@@ -101,11 +101,11 @@ def errors_of(den, x, c, steps: int, tol: float, guidance: float = 1.0) -> tuple
     return np.where(np.isfinite(errors), errors, np.inf), found.solved[:, -1]
 
 
-def seeds(count: int, share: float, only: str | None) -> None:
+def seeds(given: list[int], share: float, only: str | None) -> None:
     """Held-out losses of each pair trained anew, both with the same share of their recipes' updates."""
     print("| seed | pair | updates | monotone | plain | ratio | training, s |")
     print("|---|---|---|---|---|---|---|")
-    for (monotone, plain), seed in itertools.product(PAIRS, range(count)):
+    for (monotone, plain), seed in itertools.product(PAIRS, given):
         data_set = recipes.recipe(plain).dataset
         if data_set != (only or data_set):
             continue
@@ -174,7 +174,7 @@ def main() -> None:
     parser.add_argument("part", choices=["losses", "roundtrip", "seeds", "sizes", "samples"])
     parser.add_argument("--models", type=Path)
     parser.add_argument("--images", type=int, default=256)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--share", type=float, default=1.0, help="of the recipes' updates")
     parser.add_argument("--only", help="round trips of this model, seeds of this data set, alone")
     given = parser.parse_args()

@@ -191,15 +191,15 @@ def tree_layers(image, window=0) -> list[dict]:
     return [{"op": "tree", "out": "D", "in": "y", "image": [*image], **names}]
 
 
-def tree_tensors(rng, image, states=3, gaussians=2, classes=0, alike=False, window=0) -> dict[str, np.ndarray]:
-    """A random latent tree, or one of windows; ``alike``: the first merge has the same weights everywhere."""
+def tree_tensors(rng, image, states=3, gaussians=2, classes=0, alike=False, window=0, blocks=(1, 1)) -> dict:
+    """A random latent tree, or one of windows, in blocks; ``alike``: the first merge has the same weights everywhere."""
     size = (window, window) if window else image
     places = list(zip(sizes(*size), merges(*size), strict=True))
     places = [
         ((2, 1) if axis == 0 else (1, 2)) if window or (alike and not i) else n for i, (n, axis) in enumerate(places)
     ]
     tensors, inner = {}, gaussians
-    for i, place in enumerate([*places, *([(1, 1)] if window else [])]):
+    for i, place in enumerate([*places, *([blocks] if window else [])]):
         outer = states + i if window else states
         tensors["leaf" if i == 0 else f"level.{i - 1}"] = f32(rng.uniform(0.01, 1.0, (*place, outer, inner)) ** 3)
         inner = outer

@@ -326,6 +326,31 @@ def test_windows_far_larger_than_their_images_are_refused(tmp_path):
                 store.load(tmp_path)
 
 
+def test_windows_in_blocks_that_do_not_fit_are_refused(tmp_path):
+    """The windows of an image are cut into equal blocks, and the last merge's tensor must be there."""
+    from proofs_checks import certificates
+
+    card = prior()[0]
+    for blocks in ((5, 2), (2, 6), (4, 3)):
+        tensors = certificates.tree_tensors(np.random.default_rng(0), (2, 3), classes=2, window=4, blocks=blocks)
+        store.save(tmp_path, card, tensors)
+        if blocks == (5, 2):
+            assert store.load(tmp_path)(np.zeros((2, 3), np.float32), 1.0, 0).shape == (2, 3)
+            continue
+        with pytest.raises(FpjaxError, match="cannot be cut into"):
+            store.load(tmp_path)
+
+
+@pytest.mark.parametrize("extreme", [1e-20, 1e20])
+def test_weights_whose_products_are_no_float32_are_refused(extreme, tmp_path):
+    card, tensors = prior()
+    leaf = tensors["leaf"].copy()
+    leaf.flat[0] = extreme
+    store.save(tmp_path, card, tensors | {"leaf": leaf})
+    with pytest.raises(FpjaxError, match="beyond 1e-12 to 1e\\+12"):
+        store.load(tmp_path)
+
+
 @pytest.mark.parametrize("shape", [(6,), (3, 2, 2), (1, 6, 6), (2, 1), (5, 2, 3, 3)], ids=str)
 @pytest.mark.parametrize("values", [4, 9, 36])
 def test_patches_that_do_not_fit_their_images_are_refused(shape, values, tmp_path):

@@ -19,6 +19,7 @@ from fpjax.models import checkpoints, patches, priors, recipes, starts, store, t
 
 TREE = (("states", 3), ("gaussians", 4), ("alike", 2))
 WINDOWS = (("states", 3), ("gaussians", 4), ("window", 2))
+PLACED = (*WINDOWS, ("places", 3), ("per_class", 2))
 MIXTURE = (("per_class", 1), ("rank", 4))
 PATCHES = (("components", 3), ("rank", 2), ("side", 4))
 PARTS = (("learned-mixture", MIXTURE), ("latent-tree", TREE), ("latent-tree", WINDOWS), ("patch-mixture", PATCHES))
@@ -94,13 +95,14 @@ def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(tmp_path):
 KINDS = {
     "tree": ("latent-tree", TREE),
     "windows": ("latent-tree", WINDOWS),
+    "placed": ("latent-tree", PLACED),
     "patches": ("patch-mixture", PATCHES),
     "sum": ("prior-sum", PARTS),
 }
 
 
 @pytest.mark.parametrize(
-    "name", ["tree", *(pytest.param(n, marks=pytest.mark.long) for n in ("patches", "windows", "sum"))]
+    "name", ["tree", *(pytest.param(n, marks=pytest.mark.long) for n in ("patches", "windows", "placed", "sum"))]
 )
 def test_a_learned_prior_survives_the_disk_and_is_monotone(name, tmp_path):
     recipe = dataclasses.replace(SMALL, kind=KINDS[name][0], options=KINDS[name][1])
@@ -159,6 +161,36 @@ def test_windows_and_patches_take_images_of_any_size():
             priors.at_size(den, 0, 4)
     with pytest.raises(FpjaxError, match="knows the size"):
         priors.at_size(fpjax.load("digits-tree"), 16, 16)
+
+
+def test_the_start_of_placed_windows_counts_meetings_in_each_block():
+    """An image of two halves: windows of the left know nothing of the right; and kinds are clusters within a class."""
+    images = np.zeros((6, 4, 4), np.float32)
+    images[:, :, 2:] = np.arange(6)[:, None, None] % 2  # two kinds of one class
+    found = starts.tree(images, np.zeros(6, int), 1, 2, 2, 0, 0, window=1 << 1, places=5, per_class=2)
+    table, root = found["levels"][-1], found["root"]
+    assert table.shape == (5, 5, 2, 2)
+    assert root.shape == (1, 2)
+    np.testing.assert_allclose(np.exp(root), 0.5)
+    np.testing.assert_allclose(table.sum(axis=-1), 1)
+    assert np.abs(table[:, 0, 0] - table[:, 0, 1]).max() < 1e-12  # what both kinds show there
+    assert np.abs(table[:, -1, 0] - table[:, -1, 1]).max() > 0.5
+    with pytest.raises(FpjaxError, match="4 blocks each way"):
+        recipes.build(dataclasses.replace(SMALL, kind="latent-tree", options=(*WINDOWS, ("places", 4))))
+
+
+def test_means_and_directions_go_slower():
+    """By the factor that the recipe says, and nothing else does."""
+    small = dataclasses.replace(SMALL, kind="learned-mixture", options=MIXTURE, updates=2)  # the first is of rate 0
+    before = nnx.state(recipes.build(small))
+    runs = [
+        nnx.state(training.train(dataclasses.replace(small, slower=factor, ema=0.0)).model) for factor in (1.0, 0.25)
+    ]
+    for name, values in nnx.to_flat_state(before):
+        steps = [dict(nnx.to_flat_state(run))[name][...] - values[...] for run in runs]
+        factor = 0.25 if name[-1] in ("means", "directions") else 1.0
+        np.testing.assert_allclose(steps[1], factor * steps[0], rtol=1e-2, atol=1e-6)
+        assert np.abs(steps[0]).max() > 0
 
 
 def test_patches_are_cut_with_mirrored_borders():

@@ -86,7 +86,8 @@ def fixed(height: int, width: int, shapes: list) -> list[tuple[int, list]]:
 
 
 def slid(height: int, width: int, n: int, shapes: list) -> list[tuple[int, list]]:
-    """The same for windows of n*n pixels, wherever they meet the image: a region and the one beside it, and all at last."""
+    """The same for windows of n*n pixels, wherever they meet the image: a region and the one beside it; and all at last, the
+    windows cut into blocks that have their weights."""
     h, w, down, across, found = height + 2 * (n - 1), width + 2 * (n - 1), 1, 1, []
     for (two, _, _, _), shape in zip(merges(n, n), shapes, strict=False):
         require(shape == ((2, 1) if two == 2 else (1, 2)), "tree: windows share their weights")
@@ -95,7 +96,12 @@ def slid(height: int, width: int, n: int, shapes: list) -> list[tuple[int, list]
         beside = [[((r + p) * w + c + q, k) for k, (r, c) in enumerate(new)] for p, q in ((0, 0), (i, j))]
         found.append((len(new), beside))
         h, w, down, across = h - i, w - j, down + i, across + j
-    return [*found, (1, [[(v, 0) for v in range(h * w)]])]
+    a, b = shapes[-1]
+    require(a * b > 0 and h % a == 0 and w % b == 0, "tree: the windows cannot be cut into blocks")
+    uses = [[] for _ in range(a * b)]
+    for v in range(h * w):
+        uses[v // w // (h // a) * b + v % w // (w // b)].append((v, 0))
+    return [*found, (1, uses)]
 
 
 def tree_parts(run: Run, layer: dict) -> tuple:
@@ -115,7 +121,7 @@ def tree_parts(run: Run, layer: dict) -> tuple:
             inner = K
         places, (h, w) = [shape[:2] for shape in shapes], layer["image"]
         root = balls(model.tensor(layer["root"], model.classes + 1, inner))
-        n = 2 ** (len(names) // 2) if len(names) > 2 and places[-1] == (1, 1) else 1
+        n = 2 ** (len(names) // 2) if len(names) > 2 and places[-1][0] * places[-1][1] != 2 else 1
         require(n == 1 or len(names) % 2 == 1, "tree: windows need a tensor for each merge, and one more")
         require((h + 2 * n) * (w + 2 * n) <= MAX_ENTRIES, "tree: the image or its windows are too large for the kernel")
         steps = slid(h, w, n, places) if n > 1 else fixed(h, w, places)

@@ -6,8 +6,8 @@ such, ``GuidedTree`` a tree for every weight of guidance. The proofs that they a
 :mod:`fpjax.models.mixture`, :mod:`fpjax.models.tree`, :mod:`fpjax.models.patches`, :mod:`fpjax.models.priors` and
 :mod:`fpjax.models.distilled`.
 
-Each has ``prior()``, the parameters of its pure function; ``tensors()``, the same by name, as stored; and ``layers()``, the
-program for the certificate kernel.
+Each has ``function``, which is pure, and ``prior()``, its parameters; ``tensors()``, the same by name, as stored; and
+``layers()``, the program for the certificate kernel.
 """
 
 import functools
@@ -18,6 +18,7 @@ import numpy as np
 from flax import nnx
 
 from fpjax.denoiser import Denoiser
+from fpjax.evidence import FpjaxError
 from fpjax.models import distilled, mixture, patches, priors, starts, tree
 
 LEAST = 1e-6  # of a tree's weights: what no image of the training set shows is rare, not impossible
@@ -33,6 +34,8 @@ class LearnedMixture(nnx.Module):
       per_class: components for each class, or in all. rank: directions of each component.
       seed: of the k-means.
     """
+
+    function = staticmethod(mixture.denoise)
 
     def __init__(self, images, labels, conditions: int, *, per_class: int = 6, rank: int = 8, seed: int = 0):
         flat = np.asarray(images).reshape(len(images), -1)
@@ -50,7 +53,7 @@ class LearnedMixture(nnx.Module):
 
     def __call__(self, y, sigma, condition):
         """D(y, sigma) under a condition index."""
-        return mixture.denoise(self.prior(), y, sigma, condition)
+        return self.function(self.prior(), y, sigma, condition)
 
     def layers(self, prefix: str = "", out: str = "D") -> list[dict]:
         """The program for the certificate kernel: one operation."""
@@ -66,6 +69,8 @@ class PatchMixture(nnx.Module):
       side: pixels on each side of a patch, even. seed: of the k-means.
       apart: whether each class starts with components of its own, for classes that patches show (haze; not digits).
     """
+
+    function = staticmethod(patches.denoise)
 
     def __init__(
         self,
@@ -98,7 +103,7 @@ class PatchMixture(nnx.Module):
 
     def __call__(self, y, sigma, condition):
         """D(y, sigma) under a condition index."""
-        return patches.denoise(self.prior(), y, sigma, condition)
+        return self.function(self.prior(), y, sigma, condition)
 
     def layers(self, prefix: str = "", out: str = "D") -> list[dict]:
         """The program for the certificate kernel: one operation, with that of a patch inside."""
@@ -125,8 +130,16 @@ class LatentTree(nnx.Module):
       conditions: how many classes, or 0. states: of each region. gaussians: that the pixels share.
       alike: in how many of the first merges regions are alike everywhere; not used with windows.
       window: the side, a power of 2, of the windows each of which is such a tree; 0 for one tree of the whole image.
+      places: blocks of windows each way that have a last table of their own; 1 for images of any size. It must divide
+        both sides of the image plus ``window`` - 1.
+      per_class: states of a root of windows for each class.
       seed: of the k-means.
+
+    Raises:
+      FpjaxError: if the windows cannot be cut into so many blocks.
     """
+
+    function = staticmethod(tree.denoise)
 
     def __init__(
         self,
@@ -138,12 +151,16 @@ class LatentTree(nnx.Module):
         gaussians: int = 12,
         alike: int = 0,
         window: int = 0,
+        places: int = 1,
+        per_class: int = 1,
         seed: int = 0,
     ):
         self.image = tuple(np.shape(images)[1:])
         self.conditional = conditions > 0
+        if any((side + window - 1) % places for side in self.image):
+            raise FpjaxError(f"the windows of {window}×{window} cannot be cut into {places} blocks each way")
         data = (np.asarray(images), np.asarray(labels), max(1, conditions))
-        self._begin(starts.tree(*data, states, gaussians, alike, seed, window))
+        self._begin(starts.tree(*data, states, gaussians, alike, seed, window, places, per_class))
 
     def _begin(self, start: dict) -> None:
         """The trainable logarithms of a tree's tensors."""
@@ -170,7 +187,7 @@ class LatentTree(nnx.Module):
 
     def __call__(self, y, sigma, condition):
         """D(y, sigma) under a condition index."""
-        return tree.denoise(self.prior(), y, sigma, condition)
+        return self.function(self.prior(), y, sigma, condition)
 
     def layers(self, prefix: str = "", out: str = "D") -> list[dict]:
         """The program for the certificate kernel: one operation."""
@@ -184,6 +201,8 @@ class GuidedTree(nnx.Module):
       start: a latent tree with conditions; each tree starts as it is with its prior guided (:func:`fpjax.models.priors.guided`).
       weights: of guidance, increasing from 1.
     """
+
+    function = staticmethod(distilled.denoise)
 
     def __init__(self, start: Denoiser, weights: tuple[float, ...]):
         self.weights = tuple(weights)
@@ -206,7 +225,7 @@ class GuidedTree(nnx.Module):
 
     def __call__(self, y, sigma, condition):
         """D(y, sigma) under a condition index, not guided."""
-        return distilled.denoise(self.prior(), y, sigma, condition)
+        return self.function(self.prior(), y, sigma, condition)
 
     def layers(self) -> list[dict]:
         """The program for the certificate kernel: the tree at weight 1."""
@@ -227,6 +246,8 @@ class PriorSum(nnx.Module):
     Args:
       parts: learned priors over the same images and conditions. images, labels: training data (n, *shape), (n,).
     """
+
+    function = staticmethod(priors.denoise)
 
     def __init__(self, parts: list, images, labels):
         self.parts = nnx.List(parts)
@@ -253,7 +274,7 @@ class PriorSum(nnx.Module):
 
     def __call__(self, y, sigma, condition):
         """D(y, sigma) under a condition index."""
-        return priors.denoise(self.prior(), y, sigma, condition)
+        return self.function(self.prior(), y, sigma, condition)
 
     def layers(self) -> list[dict]:
         """The program for the certificate kernel: the shares, the priors, and their sum."""

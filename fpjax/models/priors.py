@@ -19,6 +19,7 @@ from fpjax.evidence import FpjaxError
 from fpjax.models import mixture, patches, tree
 
 FUNCTIONS = {"learned-mixture": mixture.denoise, "patch-mixture": patches.denoise, "latent-tree": tree.denoise}
+EXTREME = 1e-12  # of a tree's weights: two of them multiplied must be float32 numbers
 KNOTS = tuple(x / 8 for x in range(-9, 11, 2))  # of ln(sigma)/4: one every factor e in sigma, from 0.011 to 90
 
 
@@ -89,7 +90,7 @@ def at_size(den: Denoiser, height: int, width: int) -> Denoiser:
     for part in () if own else parts:
         if "patch_means" in part:
             least = max(least, patches.side(part["patch_means"].shape[1], _channels(den.shape)) // 2)
-        elif not ("leaf" in part and tree.window((part["leaf"], *part["levels"]))):
+        elif "leaf" not in part or not tree.anywhere((part["leaf"], *part["levels"])):
             raise FpjaxError(
                 f"{den.name} knows the size of its images; only mixtures of patches, trees of windows, and convolutional "
                 "and multi-scale networks take any size"
@@ -131,8 +132,14 @@ def of_tensors(kind: str, tensors: dict, shape: tuple[int, ...], rows: int) -> d
         last = name.rpartition(".")[2]
         if last in ("variances", "floor") and (tensors[name] < 0).any():
             raise FpjaxError(f"tensor {name!r} has a negative variance, so this is no prior; train it again")
-        if (last == "leaf" or ".level." in f".{name}") and (tensors[name] <= 0).any():
-            raise FpjaxError(f"tensor {name!r} has a weight that is not positive, so this is no prior; train it again")
+        if last == "leaf" or ".level." in f".{name}":
+            low, high = tensors[name].min(), tensors[name].max()
+            if low <= 0:
+                raise FpjaxError(
+                    f"tensor {name!r} has a weight that is not positive, so this is no prior; train it again"
+                )
+            if low < EXTREME or high > 1 / EXTREME:
+                raise FpjaxError(f"tensor {name!r} has a weight beyond {EXTREME:g} to {1 / EXTREME:g}; train it again")
     arrays = {name: jnp.asarray(value) for name, value in tensors.items()}
     if kind == "guided-tree":
         if tensors["weights"][0] != 1 or (np.diff(tensors["weights"]) <= 0).any():
@@ -212,6 +219,9 @@ def _tree_wanted(named: dict, shape: tuple[int, ...], rows: int) -> dict[str, tu
         wanted[name] = (*place, have.get(name, (0, 0, 0))[2], inner)
         inner = wanted[name][2]
     if side:
-        wanted[names[-1]] = (1, 1, have[names[-1]][2], inner)
-        inner = have[names[-1]][2]
+        p, q, last = have.get(names[-1], (0, 0, 0))
+        if not (p and q) or any((length + side - 1) % part for length, part in zip(shape, (p, q), strict=True)):
+            raise FpjaxError(f"the windows of {side}×{side} cannot be cut into {p}×{q} blocks; train the model again")
+        wanted[names[-1]] = (p, q, last, inner)
+        inner = last
     return wanted | {"root": (rows, inner)}

@@ -41,6 +41,7 @@ class Recipe:
       chunk: images whose gradient is computed at once on one device, 0 for all of a batch: as many as its cache takes.
       ema: decay of the running average of the parameters, which is what is kept.
       seed: of everything.
+      slower: the learning rate of a prior's means and directions, in units of the data, over that of all else, logarithms.
       teacher: the model that this one is distilled from (distilling), or "" for training on data.
     """
 
@@ -55,6 +56,7 @@ class Recipe:
     chunk: int = 0
     seed: int = 0
     teacher: str = ""
+    slower: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain data."""
@@ -63,9 +65,8 @@ class Recipe:
         return dataclasses.asdict(self) | {"options": options}
 
 
-TREE = (("states", 60), ("gaussians", 24), ("alike", 4))
-FOREST = (("states", 64), ("gaussians", 24), ("window", 8))
-SUM = (("learned-mixture", (("per_class", 2), ("rank", 9))), ("latent-tree", TREE), ("latent-tree", FOREST))
+WINDOWS = (("states", 64), ("gaussians", 24), ("window", 8), ("places", 7), ("per_class", 13))
+SUM = (("learned-mixture", (("per_class", 2), ("rank", 9))), ("latent-tree", WINDOWS))
 COLOURED = (
     ("patch-mixture", (("components", 80), ("rank", 24), ("side", 8))),
     ("patch-mixture", (("components", 20), ("rank", 12), ("side", 16))),
@@ -105,9 +106,9 @@ RECIPES = {
         ema=0.99,
         teacher="digits-tree",
     ),
-    "mnist-monotone": Recipe("prior-sum", "mnist", SUM, 400, 64, 1e-2, ema=0.98, chunk=1),
+    "mnist-monotone": Recipe("prior-sum", "mnist", SUM, 800, 16, 6e-2, ema=0.98, chunk=1, slower=0.04),
     "mnist-plain": Recipe("unet", "mnist", (("widths", (32, 64, 72)),), 1000, 64, ema=0.99),
-    "fashion-monotone": Recipe("prior-sum", "fashion", SUM, 400, 64, 1e-2, ema=0.98, chunk=1),
+    "fashion-monotone": Recipe("prior-sum", "fashion", SUM, 800, 16, 6e-2, ema=0.98, chunk=1, slower=0.04),
     "fashion-plain": Recipe("unet", "fashion", (("widths", (32, 64, 72)),), 1000, 64, ema=0.99),
     "photos-monotone": Recipe("prior-sum", "photos", COLOURED, 400, 64, 2e-3, ema=0.98, chunk=1),
     "photos-plain": Recipe("unet", "photos", (("widths", (32, 64, 72)),), 1500, 128, ema=0.99),

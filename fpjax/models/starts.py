@@ -55,11 +55,14 @@ def patches(
     return start | {"logits": np.repeat(start["logits"], conditions, axis=0)}
 
 
-def tree(images, labels, conditions, states, gaussians, alike, seed, window: int = 0) -> dict:
+def tree(
+    images, labels, conditions, states, gaussians, alike, seed, window: int = 0, places: int = 1, per_class: int = 1
+) -> dict:
     """k-means of the pixels' values and of every region; the weights are how often a cluster meets the cluster of the
     region that it is merged into, plus a little. In the first ``alike`` merges, regions everywhere share their clusters.
 
-    With a window, this is done for all windows of that side of some images, and the state that they go to is the class.
+    With a window, this is done for all windows of that side of some images, in ``places`` blocks each way; and the state
+    that they go to is the kind of image, one of ``per_class`` clusters of its class.
     """
     rng = np.random.default_rng(seed)
     start = _kmeans(rng.choice(images.reshape(-1, 1), SAMPLE), gaussians, seed)
@@ -69,16 +72,36 @@ def tree(images, labels, conditions, states, gaussians, alike, seed, window: int
     variances = [max(float(np.mean(v**2)), LEAST) if v.size else LEAST for v in away]
     if window:
         some = rng.permutation(len(images))[:WINDOWED]
-        cut, labels = _windows(inner[some], window), labels[some]
+        cut = _windows(inner[some], window)
         tables, top = _climb(_windows(images[some], window), cut, len(means), states, len(cut), rng)
-        over = labels.repeat(len(cut) // len(some))
-        tables.append(_meetings(over, top.ravel(), conditions, states)[None, None])
-        top, last = labels, conditions
+        kinds, last = _kinds(images, labels, conditions, per_class, seed), conditions * per_class
+        sides = [side + window - 1 for side in images.shape[1:]]
+        tables.append(_placed(kinds[some], top.reshape(len(some), *sides), last, states, places))
+        top = kinds
     else:
         tables, top = _climb(images, inner, len(means), states, alike, rng)
         last = states
     root = np.log(_meetings(labels, top.ravel(), conditions, last))
     return {"means": means, "variances": np.asarray(variances), "leaf": tables[0], "levels": tables[1:], "root": root}
+
+
+def _kinds(images, labels, conditions: int, per_class: int, seed: int):
+    """The kind of each image (n,): its class, and which of ``per_class`` clusters of that."""
+    kinds, flat = labels * per_class, images.reshape(len(images), -1)
+    for c in range(conditions if per_class > 1 else 0):
+        mine = labels == c
+        kinds[mine] += _kmeans(flat[mine], per_class, seed).predict(flat[mine])
+    return kinds
+
+
+def _placed(kinds, top, rows: int, columns: int, places: int):
+    """How often kinds of images (n,) meet the clusters of their windows (n, h, w) in each block of windows, as probabilities
+    (places, places, rows, columns)."""
+    (n, h, w), found = top.shape, []
+    blocks = top.reshape(n, places, h // places, places, w // places).transpose(1, 3, 0, 2, 4)
+    for block in blocks.reshape(places**2, n, -1):
+        found.append(_meetings(kinds.repeat(block.shape[1]), block.ravel(), rows, columns))
+    return np.stack(found).reshape(places, places, rows, columns)
 
 
 def _windows(images, side: int):
@@ -152,15 +175,16 @@ def shares(parts, images, labels, levels, seed: int = 0):
     to the clean images, by least squares; no share below a thousandth.
 
     Args:
-      parts: functions (y, sigma, condition) of one image.
+      parts: learned priors (monotone).
     """
     rng, found = np.random.default_rng(seed), []
     some = rng.permutation(len(images))[:256]
     images, labels = images[some], labels[some]
-    batched = [jax.jit(jax.vmap(part, in_axes=(0, None, 0))) for part in parts]
+    batched = [(jax.jit(jax.vmap(part.function, in_axes=(None, 0, None, 0))), part.prior()) for part in parts]
     for sigma in np.asarray(levels, np.float32):
         noisy = images + sigma * rng.standard_normal(images.shape).astype(np.float32)
-        columns = np.stack([np.asarray(f(noisy, sigma, labels), np.float64).ravel() for f in batched], axis=1)
+        guesses = [np.asarray(f(prior, noisy, sigma, labels), np.float64).ravel() for f, prior in batched]
+        columns = np.stack(guesses, axis=1)
         heavy = 1e4 * np.ones((1, len(parts)))  # one more equation: the shares sum to 1
         target = np.append(images.ravel().astype(np.float64), 1e4)
         found.append(np.maximum(nnls(np.concatenate([columns, heavy]), target)[0], 1e-3))

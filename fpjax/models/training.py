@@ -25,7 +25,7 @@ from fpjax.models.recipes import Recipe, build
 
 Progress = Callable[[int, int, float], None]
 CHUNK = 50  # updates in one point of the loss curve
-BATCH = 20  # images in one call of an evaluation: more do not fit a cache
+BATCH = 4  # images in one call of an evaluation: more do not fit a cache
 SOME = 1000  # images that the losses of a card are measured on, at most
 
 
@@ -68,6 +68,9 @@ def evaluations(model: Callable, images, labels, repeats: int = 40, seed: int = 
     """(noise level, |D - x|²/sigma² per value) of each image at ``repeats`` stratified noise levels, with fixed noise."""
     levels, rng, out = noise_levels(), np.random.default_rng(seed), []
     measure = jax.jit(functools.partial(losses, model))
+    if isinstance(model, nnx.Module):  # parameters that are constants would be worked on while compiling
+        graph, state = nnx.split(model)
+        measure = functools.partial(jax.jit(lambda state, *batch: losses(nnx.merge(graph, state), *batch)), state)
     for i in range(repeats):
         t = ((i + rng.random(len(images))) / repeats * len(levels)).astype(int)
         noise = rng.standard_normal(images.shape).astype(np.float32)
@@ -91,7 +94,7 @@ def train(r: Recipe, progress: Progress | None = None, checkpoint: Path | None =
       FpjaxError: if the loss becomes NaN or infinite, the data set or the teacher is missing, or the checkpoint is of another
         recipe.
     """
-    split = data.load(r.dataset)
+    begun, split = time.perf_counter(), data.load(r.dataset)
     if r.teacher and r.batch % (2 * distilling.GROUPS):
         raise FpjaxError(f"distillation needs batches of a multiple of {2 * distilling.GROUPS} images, not {r.batch}")
     graph, state = nnx.split(build(r))
@@ -108,7 +111,7 @@ def train(r: Recipe, progress: Progress | None = None, checkpoint: Path | None =
         carry, done, curve, before = checkpoints.read(checkpoint, r.to_json(), carry)
     # One update a call, as convolutions inside a compiled loop are slow on CPUs.
     update = jax.jit(functools.partial(_update, graph, optimiser, len(split.names), r), donate_argnums=1)
-    start, saved, losses = time.perf_counter() - before, time.perf_counter(), []
+    start, saved, losses = begun - before, time.perf_counter(), []
     for step in range(done, r.updates):
         carry, value = update(arrays, carry, jnp.asarray(step))
         losses.append(value)
@@ -160,10 +163,18 @@ def _update(graph, optimiser, null, r: Recipe, arrays, carry, step):
     batch = distilling.draw(r, arrays, key) if r.teacher else _draw(r, null, arrays, key)
     value, gradient = _gradient(graph, r, state, batch)
     updates, moments = optimiser.update(gradient, moments, state)
+    if r.slower != 1:
+        updates = jax.tree_util.tree_map_with_path(functools.partial(_slowed, r.slower), updates)
     state = optax.apply_updates(state, updates)
     decay = jnp.minimum(r.ema, (1.0 + step) / (10.0 + step))
     average = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, average, state)
     return (state, average, moments), value
+
+
+def _slowed(factor: float, path, update):
+    """The update of one parameter of a learned prior, of means and directions ``factor`` times as large."""
+    names = jax.tree_util.keystr(path)
+    return update * factor if "means" in names or "directions" in names else update
 
 
 def _draw(r: Recipe, null, arrays, key):
@@ -182,17 +193,21 @@ def _draw(r: Recipe, null, arrays, key):
 def _gradient(graph, r: Recipe, state, batch):
     """The objective and its gradient: of all images at once, or, on one device, ``r.chunk`` after ``r.chunk`` added up."""
     objective = distilling.loss if r.teacher else loss
-    evaluated = jax.value_and_grad(lambda state, *batch: objective(nnx.merge(graph, state), *batch))
     if not r.chunk or len(jax.devices()) > 1:
+        evaluated = jax.value_and_grad(lambda state, *batch: objective(nnx.merge(graph, state), *batch))
         return evaluated(state, *(shared(x) for x in batch))
+    # What a prior's function takes is made of the parameters once, not for each chunk.
+    prior, back = jax.vjp(lambda state: nnx.merge(graph, state).prior(), state)
+    function = nnx.merge(graph, state).function
+    evaluated = jax.value_and_grad(lambda prior, *batch: objective(functools.partial(function, prior), *batch))
     count = r.batch // r.chunk
 
     def add(total, part):
-        return jax.tree.map(jnp.add, total, evaluated(state, *part)), None
+        return jax.tree.map(jnp.add, total, evaluated(prior, *part)), None
 
     parts = [x.reshape(count, r.chunk, *x.shape[1:]) for x in batch]
-    total, _ = jax.lax.scan(add, (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state)), parts)
-    return jax.tree.map(lambda x: x / count, total)
+    (value, slope), _ = jax.lax.scan(add, (jnp.zeros(()), jax.tree.map(jnp.zeros_like, prior)), parts)
+    return value / count, back(jax.tree.map(lambda x: x / count, slope))[0]
 
 
 def shared(batch):

@@ -23,12 +23,16 @@ That the weights sum to 1 is needed for a prior, not for this. As J = Cov(x0 | y
 built, from tables that all windows share; a window beyond the border lacks those pixels (a = 0). A last table goes from a
 window's states to those of the root, and what the windows say is added up, each pixel counted once:
 
-    x_k       = 1/n² · sum_v log sum_j table_kj exp(x_vj)      (windows v, state k of the root).
+    x_k       = 1/n² · sum_v log sum_j table_vkj exp(x_vj)      (windows v, state k of the root).
 
 With 1/n² of its square in each of its n² windows the proof is as before: D is the gradient of a convex function. It is no
-posterior mean, as windows that overlap know the same pixels. Nothing in it depends on where a pixel is, so it moves with the
-image (translation-equivariant) and takes images of any size.
+posterior mean, as windows that overlap know the same pixels. If the last table is the same for all windows, nothing
+depends on where a pixel is: D moves with the image (translation-equivariant) and takes images of any size. Or the
+(h + n - 1)×(w + n - 1) windows are cut into p×q blocks of equal size, each with a last table of its own: the root's state is
+then a kind of image, and a window knows what that kind shows where it lies.
 """
+
+import math
 
 import jax
 import jax.numpy as jnp
@@ -57,10 +61,16 @@ def sizes(height: int, width: int) -> list[tuple[int, int]]:
 def window(tables) -> int:
     """The side n of the windows of a tree with these tables, the leaf's and the levels'; 0 for a tree of fixed regions.
 
-    A tree of windows has a table for each merge of n×n pixels and one more, the same everywhere: (1, 1, K', K).
+    A tree of windows has a table for each merge of n×n pixels and one more, (p, q, K', K), not of two places, as the last
+    merge of regions has.
     """
-    alike = len(tables) > 2 and tuple(tables[-1].shape[:2]) == (1, 1)
-    return 2 ** (len(tables) // 2) if alike else 0
+    several = len(tables) > 2 and len(tables) % 2 == 1 and math.prod(tables[-1].shape[:2]) != 2
+    return 2 ** (len(tables) // 2) if several else 0
+
+
+def anywhere(tables) -> bool:
+    """Whether a tree with these tables is one of windows that do not know where they are."""
+    return window(tables) > 0 and tuple(tables[-1].shape[:2]) == (1, 1)
 
 
 def _halves(axis: int, first: slice, second: slice) -> list:
@@ -68,42 +78,54 @@ def _halves(axis: int, first: slice, second: slice) -> list:
     return [part if axis == 0 else (slice(None), part) for part in (first, second)]
 
 
-def _mix(weights, x):
-    """log sum_j weights_kj exp(x_j) for x (h, w, J) and weights (h, w, K, J), or (1, 1, K, J) everywhere, > 0."""
-    top = jax.lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True))
-    raised, rule = jnp.exp(x - top), "hwkj,hwj->hwk"
-    if weights.shape[:2] == (1, 1):
-        weights, rule = weights[0, 0], "kj,hwj->hwk"
-    return top + jnp.log(jnp.einsum(rule, weights, raised))
+def _weighed(weights, p):
+    """sum_j weights_kj p_j for p (h, w, J) and weights (h, w, K, J), or (1, 1, K, J) everywhere."""
+    alike = weights.shape[:2] == (1, 1)
+    return jnp.einsum("kj,hwj->hwk", weights[0, 0], p) if alike else jnp.einsum("hwkj,hwj->hwk", weights, p)
 
 
-def _merged(x, tables):
-    """The last region's values (1, 1, K) from those of the pixels (h, w, J)."""
-    for weights, axis in zip(tables, merges(*x.shape[:2]), strict=True):
+def _scaled(p, scale):
+    """The same exp(scale)·p with largest entries 1. That log p does not feel the choice, so no derivative passes it."""
+    top = jax.lax.stop_gradient(jnp.max(p, axis=-1, keepdims=True))
+    return p / top, scale + jnp.log(top)
+
+
+def _merged(p, scale, tables):
+    """The last region's x (1, 1, K) from the pixels' exp(scale)·p, (h, w, 1) and (h, w, J)."""
+    for weights, axis in zip(tables, merges(*p.shape[:2]), strict=True):
         halves = _halves(axis, slice(None, None, 2), slice(1, None, 2))
-        left, right = (_mix(weights[part], x[part]) for part in halves)
-        odd = left.shape[axis] - right.shape[axis]  # the last region of an odd number stays alone
-        x = left + jnp.pad(right, [(0, odd * int(i == axis)) for i in range(3)])
-    return x
+        left, right = (_weighed(weights[part], p[part]) for part in halves)
+        odd = [(0, (left.shape[axis] - right.shape[axis]) * int(i == axis)) for i in range(3)]
+        right, beside = jnp.pad(right, odd, constant_values=1), jnp.pad(scale[halves[1]], odd)  # the last may be alone
+        p, scale = _scaled(left * right, scale[halves[0]] + beside)
+    return jnp.log(p) + scale
 
 
-def _slid(x, tables, n: int):
-    """What all windows of n×n pixels say of the root's states, (1, 1, K), from the values of the pixels (h, w, J)."""
-    x, gaps = jnp.pad(x, ((n - 1, n - 1), (n - 1, n - 1), (0, 0))), [1, 1]
+def _slid(p, scale, tables, n: int):
+    """What all windows of n×n pixels say of the root's states, (1, 1, K), from the pixels' exp(scale)·p."""
+    border = [(n - 1, n - 1), (n - 1, n - 1), (0, 0)]
+    p, scale, gaps = jnp.pad(p, border, constant_values=1), jnp.pad(scale, border), [1, 1]
     for weights, axis in zip(tables[:-1], merges(n, n), strict=True):
-        of_x = _halves(axis, slice(None, -gaps[axis]), slice(gaps[axis], None))
-        of_weights = _halves(axis, slice(0, 1), slice(1, 2))
-        first, second = (_mix(weights[a], x[b]) for a, b in zip(of_weights, of_x, strict=True))
-        x = first + second
+        first, second = _halves(axis, slice(None, -gaps[axis]), slice(gaps[axis], None))
+        mine, other = _halves(axis, slice(0, 1), slice(1, 2))
+        product = _weighed(weights[mine], p[first]) * _weighed(weights[other], p[second])
+        p, scale = _scaled(product, scale[first] + scale[second])
         gaps[axis] *= 2
-    return jnp.sum(_mix(tables[-1], x), axis=(0, 1), keepdims=True) / n**2
+    rows, columns = tables[-1].shape[:2]  # of blocks of windows
+    blocks = p.reshape(rows, p.shape[0] // rows, columns, p.shape[1] // columns, p.shape[2])
+    said = jnp.log(jnp.einsum("pqkj,phqwj->phqwk", tables[-1], blocks))
+    return (jnp.sum(said, axis=(0, 1, 2, 3)) + jnp.sum(scale))[None, None] / n**2
 
 
 def _log_density(a, params, condition):
-    """log p from the log-likelihoods a (h, w, J) of the Gaussians at each pixel."""
+    """log p from the log-likelihoods a (h, w, J) of the Gaussians at each pixel.
+
+    Upwards the probabilities of a region's states are carried with a scale, as logarithms at every merge take long.
+    """
     tables = (params["leaf"], *params["levels"])
-    n = window(tables)
-    x = _slid(a, tables, n) if n else _merged(a, tables)
+    n, top = window(tables), jax.lax.stop_gradient(jnp.max(a, axis=-1, keepdims=True))
+    p = jnp.exp(a - top)
+    x = _slid(p, top, tables, n) if n else _merged(p, top, tables)
     return jax.nn.logsumexp(params["root"][condition] + x.reshape(-1))
 
 
@@ -114,7 +136,7 @@ def denoise(params, y, sigma, condition):
       params: dict of means (J,), variances (J,) >= 0, leaf (a, b, K, J) > 0, levels, a list of (a, b, K, K) > 0, one for each
         merge but the first, and root (C + 1, K), logarithms, the last row being the one without a condition. (a, b) is
         the number of regions, as in :func:`sizes`, or (2, 1) or (1, 2) where all merges of two rows or two columns are alike.
-        A tree of windows has one level more, (1, 1, K', K) > 0, and root (C + 1, K') (:func:`window`).
+        A tree of windows has one level more, (p, q, K', K) > 0, and root (C + 1, K') (:func:`window`).
       y: one point. sigma: scalar > 0. condition: int32 scalar, 0 to C.
     """
     means, variances = (params[name][None, None, :] for name in ("means", "variances"))

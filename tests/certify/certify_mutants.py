@@ -384,9 +384,11 @@ def tree_cases(folder):
         ((2, 2), False, 0),
         ((2, 3), False, 2),
         ((3, 2), False, 4),
+        ((3, 2), False, 4, (2, 5)),
     )
-    for i, (image, alike, n) in enumerate(kinds):
-        layers, tensors = zoo.tree_layers(image, n), zoo.tree_tensors(rng, image, classes=1, alike=alike, window=n)
+    for i, (image, alike, n, *blocks) in enumerate(kinds):
+        layers = zoo.tree_layers(image, n)
+        tensors = zoo.tree_tensors(rng, image, classes=1, alike=alike, window=n, blocks=(*blocks, (1, 1))[0])
         card = zoo.write(folder, f"tree-{i}", layers, tensors, image, 1)
         out.append((f"tree {image}", values(card, layers, tensors, image[0] * image[1])))
     layers, tensors = zoo.tree_layers((2, 2)), zoo.tree_tensors(rng, (2, 2), classes=1)
@@ -399,6 +401,11 @@ def tree_cases(folder):
         ("and one more", {"levels": ["level.0", "last", "last"]}, {"last": np.ones((1, 1, 3, 3))}),
         ("too large for the kernel", {"levels": ["level.0"] * 21 + ["last"]}, {"last": np.ones((1, 1, 3, 3))}),
         ("windows share", {"levels": ["level.0", "last"]}, {"last": np.ones((1, 1, 3, 3))}),
+        (
+            "cut into blocks",
+            {"levels": ["alike", "last"]},
+            {"last": np.ones((2, 3, 3, 3)), "alike": np.ones((2, 1, 3, 3))},
+        ),
         ("of all regions, or of two alike", {}, {"leaf": tensors["leaf"][:, :1]}),
         ("of all regions, or of two alike", {}, {"leaf": tensors["leaf"][:1, :1]}),
         (

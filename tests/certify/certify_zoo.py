@@ -234,7 +234,8 @@ def tree_mean(t, op, y, s, condition, ar, w=1.0):
         log = -(ar.log(total) + (v - means) ** 2 / total) / 2
         densities[divmod(i, width)] = ar.exp(log - max(log))  # a factor that cancels
     inner = {at: densities[at] * (means + variances * (y[i] - means) / total) for i, at in enumerate(sorted(densities))}
-    if tables[-1].shape[:2] != (1, 1) or len(tables) < 3:
+    a, b = tables[-1].shape[:2]
+    if a * b == 2 or len(tables) < 3:
         whole = ar.exp(root) * tree_density(densities, height, width, tables)
         marked = [
             ar.exp(root) * tree_density(densities | {at: inner[at]}, height, width, tables) for at in sorted(densities)
@@ -246,7 +247,8 @@ def tree_mean(t, op, y, s, condition, ar, w=1.0):
         for left in range(1 - n, width):
             places = [(i, j) for i in range(n) for j in range(n)]
             grid = {(i, j): densities.get((top + i, left + j), absent) for i, j in places}
-            says = lambda g: tables[-1][0, 0] @ tree_density(g, n, n, tables[:-1])  # noqa: E731
+            last = tables[-1][(top + n - 1) * a // (height + n - 1), (left + n - 1) * b // (width + n - 1)]
+            says = lambda g, last=last: last @ tree_density(g, n, n, tables[:-1])  # noqa: E731
             alone = says(grid)
             logs = logs + ar.log(alone) / n**2
             for i, j in places:

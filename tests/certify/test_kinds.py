@@ -216,14 +216,16 @@ def test_mixtures_patches_and_guided_priors(tmp_path):
 def test_latent_trees(tmp_path):
     """Whatever the shape of the image and the weights; a negative variance or a weight that is not positive is no tree."""
     rng = np.random.default_rng(5)
-    for image, alike, n in (
+    for image, alike, n, *blocks in (
         ((1, 2), False, 0),
         ((3, 2), True, 0),
         ((2, 3), True, 0),
         ((3, 5), False, 0),
         ((3, 2), False, 4),
+        ((3, 2), False, 4, (3, 5)),
     ):
-        layers, tensors = zoo.tree_layers(image, n), zoo.tree_tensors(rng, image, classes=1, alike=alike, window=n)
+        layers = zoo.tree_layers(image, n)
+        tensors = zoo.tree_tensors(rng, image, classes=1, alike=alike, window=n, blocks=(*blocks, (1, 1))[0])
         assert structure_of(tmp_path, layers, tensors, shape=image, classes=1)
         assert not structure_of(tmp_path, layers, tensors, shape=image, classes=1, guidance=3.0)
         guided = [{**layers[0], "guidance": "prior"}]

@@ -1,5 +1,7 @@
 """Latent trees: the kernel's and JAX's posterior mean against Bayes with every hidden state summed, in 200 digits."""
 
+import functools
+
 import certify_zoo as zoo
 import jax
 import jax.numpy as jnp
@@ -13,22 +15,25 @@ import fpjax.certify.check as kernel
 from fpjax.models import priors, tree
 
 IMAGES = ((1, 2), (2, 1), (2, 2), (2, 3), (3, 5))
-WINDOWS = [(*image, False, 2) for image in IMAGES] + [(1, 1, False, 2), (1, 2, False, 4), (3, 2, False, 4)]
+ONE = (1, 1)
+WINDOWS = [(*image, False, 2, ONE) for image in IMAGES]
+WINDOWS += [(1, 1, False, 2, ONE), (1, 2, False, 4, ONE), (3, 2, False, 4, ONE)]
+WINDOWS += [(2, 3, False, 2, (3, 2)), (3, 2, False, 4, (2, 5)), (3, 2, False, 4, (6, 1)), (1, 2, False, 2, (2, 3))]
 
 
-def problem(image, alike, window=0, seed=0):
+def problem(image, alike, window=0, seed=0, blocks=(1, 1)):
     rng = np.random.default_rng(seed)
-    tensors = zoo.tree_tensors(rng, image, classes=2, alike=alike, window=window)
+    tensors = zoo.tree_tensors(rng, image, classes=2, alike=alike, window=window, blocks=blocks)
     return zoo.tree_layers(image, window), tensors, rng.standard_normal(image[0] * image[1]).round(3)
 
 
 @pytest.mark.parametrize(
-    ("rows", "columns", "alike", "window"),
-    [(*image, alike, 0) for image in IMAGES for alike in (False, True)] + WINDOWS,
+    ("rows", "columns", "alike", "window", "blocks"),
+    [(*image, alike, 0, ONE) for image in IMAGES for alike in (False, True)] + WINDOWS,
 )
-def test_three_ways_agree(rows, columns, alike, window, tmp_path):
+def test_three_ways_agree(rows, columns, alike, window, blocks, tmp_path):
     image = (rows, columns)
-    layers, tensors, y = problem(image, alike, window)
+    layers, tensors, y = problem(image, alike, window, blocks=blocks)
     model = kernel.Model(zoo.write(tmp_path, "m", layers, tensors, image, 2))
     params = priors.of_tensors("latent-tree", {k: np.asarray(v) for k, v in tensors.items()}, image, 3)
     for condition, sigma in ((0, 0.05), (1, 0.7), (2, 20.0)):
@@ -46,11 +51,11 @@ def test_three_ways_agree(rows, columns, alike, window, tmp_path):
         assert np.abs(np.asarray(ours) - np.asarray(truth, float)).max() <= 1e-12 * (1 + sigma)
 
 
-@pytest.mark.parametrize("window", [2, 4])
-def test_windows_are_monotone(window):
+@pytest.mark.parametrize(("window", "blocks"), [(2, ONE), (4, ONE), (4, (4, 3))])
+def test_windows_are_monotone(window, blocks):
     """Symmetric and positive definite, though no covariance."""
     image, sigma = (5, 6), 0.4
-    _, tensors, _ = problem(image, False, window, seed=3)
+    _, tensors, _ = problem(image, False, window, seed=3, blocks=blocks)
     params = priors.of_tensors("latent-tree", {k: np.asarray(v) for k, v in tensors.items()}, image, 3)
     y = jnp.asarray(np.random.default_rng(0).standard_normal(image))
     f = lambda v: tree.denoise(params, v.reshape(image), sigma, 1).ravel()  # noqa: E731
@@ -74,7 +79,10 @@ def test_windows_move_with_the_image():
         far.append(float(jnp.abs(den(y, sigma)[5:11] - cut(shorter, sigma)[4:10]).max()))
     assert far[0] <= 1e-14
     assert far[1] > 1e-4
-    for bad in (lambda: priors.at_size(den, 8, 8), lambda: priors.at_size(fpjax.load("digits-monotone"), 8, 8)):
+    blocks = priors.of_tensors("latent-tree", zoo.tree_tensors(rng, (12, 12), window=4, blocks=(3, 5)), (12, 12), 1)
+    placed = fpjax.Denoiser(blocks, tree.denoise, (12, 12), name="p")
+    for known in (den, placed, fpjax.load("digits-monotone")):
+        bad = functools.partial(priors.at_size, known, 8, 8)
         with pytest.raises(fpjax.FpjaxError, match="knows the size"):
             bad()
 
@@ -132,12 +140,12 @@ def test_a_step_and_a_trajectory_are_proved(tmp_path):
     assert kernel.check_data(data, loaded[1]).questions["error"] == "CERTIFIED"
 
 
-@pytest.mark.parametrize("window", [0, 2])
+@pytest.mark.parametrize(("window", "blocks"), [(0, ONE), (2, ONE), (2, (3, 4))])
 @pytest.mark.parametrize("sigma", [0.15, 0.8])
-def test_the_jacobian_over_a_ball(window, sigma, tmp_path):
+def test_the_jacobian_over_a_ball(window, blocks, sigma, tmp_path):
     """M is the Jacobian at the centre; no point of the ball is further from it than e; and no bound is given of everything."""
     image, rng = (2, 3), np.random.default_rng(11)
-    layers, tensors, y = problem(image, False, window, seed=5)
+    layers, tensors, y = problem(image, False, window, seed=5, blocks=blocks)
     model = kernel.Model(zoo.write(tmp_path, "m", layers, tensors, image, 2))
     f = lambda v: zoo.evaluate(layers, tensors, v, sigma, 1)  # noqa: E731
     with ctx.workprec(128):
