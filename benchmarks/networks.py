@@ -1,7 +1,7 @@
 """Networks that are invertible by construction against ordinary ones: held-out loss by noise level, and round trips.
 
     python benchmarks/networks.py losses [--models FOLDER]      # table of docs/networks.md
-    python benchmarks/networks.py roundtrip [--images 256]      # likewise
+    python benchmarks/networks.py roundtrip [--images 256]      # likewise; --limit iterations a step; goes on with --record
     python benchmarks/networks.py seeds [--only mnist --share 0.3]  # trained anew from three seeds, with a share of the updates
     python benchmarks/networks.py sizes                         # one network from 28×28 to 512×512
     python benchmarks/networks.py samples                       # samples of the embedded cards, docs/figures/samples.png
@@ -33,7 +33,9 @@ PAIRS = (
 BANDS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, np.inf)
 STEPS = (2, 3, 5, 10, 20, 50)
 PRECISIONS = ((np.float64, 1e-13, 1e-10), (np.float32, 1e-6, 1e-4))  # dtype, tolerance, goal of the relative error
+RECORD = Path(__file__).parent / "round_trips.json"
 FIGURE = Path(__file__).parent.parent / "docs" / "figures" / "samples.png"
+TOGETHER = 8  # images of a round trip
 SIDES = (28, 64, 128, 256, 512)
 
 
@@ -73,28 +75,47 @@ def losses(folder: Path | None) -> None:
         print(f"| ratio | | | {' | '.join(f'{a / b:.2f}' for a, b in zip(*tables, strict=True))} |")
 
 
-def roundtrip(folder: Path | None, images: int, only: str | None) -> None:
-    """The largest relative error of an image that was inverted and generated again, and how many fail the goal."""
-    print("| model | N | float64: worst | above 1e-10 | float32: worst | above 1e-4 |")
-    print("|---|---|---|---|---|---|")
+def roundtrip(folder: Path | None, images: int, only: str | None, limit: int, record: Path) -> None:
+    """Inverts held-out images and generates them again; what is found goes to ``record`` after every few images, from where an
+    interrupted run goes on. Prints the largest relative error of an image, and how many fail the goal, of all models there."""
+    known = json.loads(record.read_text()) if record.exists() else {}
     for name in (n for pair in PAIRS for n in pair):
         found = opened(name, folder)
         if found is None or name != (only or name):
             continue
-        x, c = fpjax.samples(found[1]["training"]["recipe"]["dataset"], images)
-        for steps in STEPS:
-            cells = []
-            for dtype, tol, goal in PRECISIONS:
-                errors, _ = errors_of(found[0], x.astype(dtype), c, steps, tol)
-                cells += [f"{errors.max():.1e}", f"{np.mean(~(errors <= goal)):.1%}"]
-            print(f"| {name} | {steps} | {' | '.join(cells)} |", flush=True)
+        den, card = found
+        same = {"weights": card["sha256"], "limit": limit}
+        if {key: known.get(name, {}).get(key) for key in same} != same:
+            known[name] = same | {"errors": {}}
+        x, c = fpjax.samples(card["training"]["recipe"]["dataset"], images)
+        for steps, (dtype, tol, _) in itertools.product(STEPS, PRECISIONS):
+            errors = known[name]["errors"].setdefault(f"{steps} {np.dtype(dtype).name}", [])
+            while len(errors) < images:
+                part = slice(len(errors), min(len(errors) + TOGETHER, images))
+                more, _ = errors_of(den, x[part].astype(dtype), c[part], steps, tol, limit=limit)
+                errors += [float(f"{e:.2e}") for e in more]
+                others = json.loads(record.read_text()) if record.exists() else {}  # another process may have gone on
+                store.write_atomic(record, (json.dumps(others | {name: known[name]}) + "\n").encode())
+    print("| model | N | images | float64: worst | above 1e-10 | float32: worst | above 1e-4 |")
+    print("|---|---|---|---|---|---|---|")
+    known = json.loads(record.read_text())
+    for name, steps in itertools.product((n for pair in PAIRS for n in pair if n in known), STEPS):
+        cells, count = [], set()
+        for dtype, _, goal in PRECISIONS:
+            errors = np.asarray(known[name]["errors"].get(f"{steps} {np.dtype(dtype).name}", []), float)
+            count.add(len(errors))
+            worst = f"{errors.max():.1e} | {np.mean(~(errors <= goal)):.1%}" if errors.size else "– | –"
+            cells.append(worst.replace("inf", "not finite"))
+        print(f"| {name} | {steps} | {' and '.join(map(str, sorted(count)))} | {' | '.join(cells)} |")
 
 
-def errors_of(den, x, c, steps: int, tol: float, guidance: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def errors_of(
+    den, x, c, steps: int, tol: float, guidance: float = 1.0, limit: int = 200
+) -> tuple[np.ndarray, np.ndarray]:
     """|x' - x|/|x| of each image that was inverted and generated again, infinite where that is not finite; and whether all of
     its steps were solved."""
     process, condition = fpjax.process.ddim(steps), c if den.conditions else None
-    found = fpjax.invert(den, x, process, condition=condition, guidance=guidance, tol=tol, history=False)
+    found = fpjax.invert(den, x, process, condition=condition, guidance=guidance, tol=tol, limit=limit, history=False)
     again = np.asarray(fpjax.generate(den, found.latent, process, condition=condition, guidance=guidance))
     flat = [np.asarray(v, np.float64).reshape(len(x), -1) for v in (again - x, x)]
     errors = np.linalg.norm(flat[0], axis=1) / np.linalg.norm(flat[1], axis=1)
@@ -174,6 +195,8 @@ def main() -> None:
     parser.add_argument("part", choices=["losses", "roundtrip", "seeds", "sizes", "samples"])
     parser.add_argument("--models", type=Path)
     parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--limit", type=int, default=200, help="iterations of one step of a round trip")
+    parser.add_argument("--record", type=Path, default=RECORD, help="what round trips have found so far")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--share", type=float, default=1.0, help="of the recipes' updates")
     parser.add_argument("--only", help="round trips of this model, seeds of this data set, alone")
@@ -188,7 +211,7 @@ def main() -> None:
         seeds(given.seeds, given.share, given.only)
     else:
         jax.config.update("jax_enable_x64", True)
-        roundtrip(given.models, given.images, given.only)
+        roundtrip(given.models, given.images, given.only, given.limit, given.record)
 
 
 if __name__ == "__main__":
