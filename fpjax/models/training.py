@@ -113,10 +113,8 @@ def train(r: Recipe, progress: Progress | None = None, checkpoint: Path | None =
     update = jax.jit(functools.partial(_update, graph, optimiser, len(split.names), r), donate_argnums=1)
     start, saved, losses = begun - before, time.perf_counter(), []
     for step in range(done, r.updates):
-        carry, value = jax.block_until_ready(
-            update(arrays, carry, jnp.asarray(step))
-        )  # a long queue can hang XLA's CPUs
-        losses.append(value)
+        carry, value = update(arrays, carry, jnp.asarray(step))
+        losses.append(value.block_until_ready())  # a long queue was seen to hang XLA's CPU runtime
         if (step + 1) % CHUNK and step + 1 < r.updates:
             continue
         mean, losses = float(jnp.mean(jnp.stack(losses))), []
