@@ -77,8 +77,8 @@ def losses(folder: Path | None) -> None:
 
 def roundtrip(folder: Path | None, images: int, only: str | None, limit: int, record: Path) -> None:
     """Inverts held-out images and generates them again; what is found goes to ``record`` after every few images, from where an
-    interrupted run goes on. Prints the largest relative error of an image, and how many fail the goal, of all models there."""
-    known = json.loads(record.read_text()) if record.exists() else {}
+    interrupted run goes on. Prints the table of all models there."""
+    known = _recorded(record)
     for name in (n for pair in PAIRS for n in pair):
         found = opened(name, folder)
         if found is None or name != (only or name):
@@ -94,11 +94,19 @@ def roundtrip(folder: Path | None, images: int, only: str | None, limit: int, re
                 part = slice(len(errors), min(len(errors) + TOGETHER, images))
                 more, _ = errors_of(den, x[part].astype(dtype), c[part], steps, tol, limit=limit)
                 errors += [float(f"{e:.2e}") for e in more]
-                others = json.loads(record.read_text()) if record.exists() else {}  # another process may have gone on
-                store.write_atomic(record, (json.dumps(others | {name: known[name]}) + "\n").encode())
+                known = _recorded(record) | {name: known[name]}  # another process may have gone on
+                store.write_atomic(record, (json.dumps(known) + "\n").encode())
+    roundtrip_table(_recorded(record))
+
+
+def _recorded(record: Path) -> dict:
+    return json.loads(record.read_text()) if record.exists() else {}
+
+
+def roundtrip_table(known: dict) -> None:
+    """The largest relative error of an image that was inverted and generated again, and how many fail the goal."""
     print("| model | N | images | float64: worst | above 1e-10 | float32: worst | above 1e-4 |")
     print("|---|---|---|---|---|---|---|")
-    known = json.loads(record.read_text())
     for name, steps in itertools.product((n for pair in PAIRS for n in pair if n in known), STEPS):
         cells, count = [], set()
         for dtype, _, goal in PRECISIONS:

@@ -131,14 +131,16 @@ def test_a_gradient_in_chunks_is_that_of_the_batch():
     for name, value in store.tensors_of(runs[0].model).items():
         np.testing.assert_allclose(store.tensors_of(runs[1].model)[name], value, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(runs[1].curve, runs[0].curve, rtol=1e-4)
-    # Adam does not feel a gradient's size, so once more alone
+    # Adam does not feel a gradient's size, so once more alone; and a network that is no prior
     split, rng = data.load("digits"), np.random.default_rng(0)
-    graph, state = nnx.split(recipes.build(small))
     sigmas, noise = (rng.uniform(0.1, 3, 16), rng.standard_normal((16, 8, 8)))
     batch = (split.train[:16], split.train_labels[:16], sigmas.astype(np.float32), noise.astype(np.float32))
-    whole, parts = (training._gradient(graph, dataclasses.replace(small, chunk=n), state, batch)[1] for n in (0, 4))
-    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
-        np.testing.assert_allclose(b, a, rtol=1e-3, atol=1e-4 * np.abs(a).max())
+    plain = dataclasses.replace(recipes.recipe("digits-plain"), batch=16)
+    for r in (small, plain):
+        graph, state = nnx.split(recipes.build(r))
+        whole, parts = (training._gradient(graph, dataclasses.replace(r, chunk=n), state, batch)[1] for n in (0, 4))
+        for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
+            np.testing.assert_allclose(b, a, rtol=1e-3, atol=1e-4 * np.abs(a).max())
 
 
 @pytest.mark.long
@@ -167,7 +169,7 @@ def test_the_start_of_placed_windows_counts_meetings_in_each_block():
     """An image of two halves: windows of the left know nothing of the right; and kinds are clusters within a class."""
     images = np.zeros((6, 4, 4), np.float32)
     images[:, :, 2:] = np.arange(6)[:, None, None] % 2  # two kinds of one class
-    found = starts.tree(images, np.zeros(6, int), 1, 2, 2, 0, 0, window=1 << 1, places=5, per_class=2)
+    found = starts.tree(images, np.zeros(6, int), 1, 2, 2, 0, 0, window=2, places=5, per_class=2)
     table, root = found["levels"][-1], found["root"]
     assert table.shape == (5, 5, 2, 2)
     assert root.shape == (1, 2)

@@ -196,17 +196,19 @@ def _gradient(graph, r: Recipe, state, batch):
     if not r.chunk or len(jax.devices()) > 1:
         evaluated = jax.value_and_grad(lambda state, *batch: objective(nnx.merge(graph, state), *batch))
         return evaluated(state, *(shared(x) for x in batch))
-    # What a prior's function takes is made of the parameters once, not for each chunk.
-    prior, back = jax.vjp(lambda state: nnx.merge(graph, state).prior(), state)
-    function = nnx.merge(graph, state).function
-    evaluated = jax.value_and_grad(lambda prior, *batch: objective(functools.partial(function, prior), *batch))
+    model, inner, back = nnx.merge(graph, state), state, lambda slope: (slope,)
+    network = functools.partial(nnx.merge, graph)
+    if hasattr(model, "prior"):  # made of the parameters once, not for each chunk
+        inner, back = jax.vjp(lambda state: nnx.merge(graph, state).prior(), state)
+        network = lambda prior: functools.partial(model.function, prior)  # noqa: E731
+    evaluated = jax.value_and_grad(lambda inner, *batch: objective(network(inner), *batch))
     count = r.batch // r.chunk
 
     def add(total, part):
-        return jax.tree.map(jnp.add, total, evaluated(prior, *part)), None
+        return jax.tree.map(jnp.add, total, evaluated(inner, *part)), None
 
     parts = [x.reshape(count, r.chunk, *x.shape[1:]) for x in batch]
-    (value, slope), _ = jax.lax.scan(add, (jnp.zeros(()), jax.tree.map(jnp.zeros_like, prior)), parts)
+    (value, slope), _ = jax.lax.scan(add, (jnp.zeros(()), jax.tree.map(jnp.zeros_like, inner)), parts)
     return value / count, back(jax.tree.map(lambda x: x / count, slope))[0]
 
 

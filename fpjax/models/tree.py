@@ -84,48 +84,43 @@ def _weighed(weights, p):
     return jnp.einsum("kj,hwj->hwk", weights[0, 0], p) if alike else jnp.einsum("hwkj,hwj->hwk", weights, p)
 
 
-def _scaled(p, scale):
-    """The same exp(scale)·p with largest entries 1. That log p does not feel the choice, so no derivative passes it."""
-    top = jax.lax.stop_gradient(jnp.max(p, axis=-1, keepdims=True))
-    return p / top, scale + jnp.log(top)
+def _scaled(p):
+    """The same with largest entries 1. The posterior does not feel the scale, so no derivative passes it."""
+    return p / jax.lax.stop_gradient(jnp.max(p, axis=-1, keepdims=True))
 
 
-def _merged(p, scale, tables):
-    """The last region's x (1, 1, K) from the pixels' exp(scale)·p, (h, w, 1) and (h, w, J)."""
+def _merged(p, tables):
+    """The last region's x (1, 1, K) from the pixels' p (h, w, J)."""
     for weights, axis in zip(tables, merges(*p.shape[:2]), strict=True):
         halves = _halves(axis, slice(None, None, 2), slice(1, None, 2))
         left, right = (_weighed(weights[part], p[part]) for part in halves)
-        odd = [(0, (left.shape[axis] - right.shape[axis]) * int(i == axis)) for i in range(3)]
-        right, beside = jnp.pad(right, odd, constant_values=1), jnp.pad(scale[halves[1]], odd)  # the last may be alone
-        p, scale = _scaled(left * right, scale[halves[0]] + beside)
-    return jnp.log(p) + scale
+        odd = left.shape[axis] - right.shape[axis]  # the last region of an odd number stays alone
+        p = _scaled(left * jnp.pad(right, [(0, odd * int(i == axis)) for i in range(3)], constant_values=1))
+    return jnp.log(p)
 
 
-def _slid(p, scale, tables, n: int):
-    """What all windows of n×n pixels say of the root's states, (1, 1, K), from the pixels' exp(scale)·p."""
-    border = [(n - 1, n - 1), (n - 1, n - 1), (0, 0)]
-    p, scale, gaps = jnp.pad(p, border, constant_values=1), jnp.pad(scale, border), [1, 1]
+def _slid(p, tables, n: int):
+    """What all windows of n×n pixels say of the root's states, (K,), from the pixels' p (h, w, J)."""
+    p, gaps = jnp.pad(p, ((n - 1, n - 1), (n - 1, n - 1), (0, 0)), constant_values=1), [1, 1]
     for weights, axis in zip(tables[:-1], merges(n, n), strict=True):
         first, second = _halves(axis, slice(None, -gaps[axis]), slice(gaps[axis], None))
         mine, other = _halves(axis, slice(0, 1), slice(1, 2))
-        product = _weighed(weights[mine], p[first]) * _weighed(weights[other], p[second])
-        p, scale = _scaled(product, scale[first] + scale[second])
+        p = _scaled(_weighed(weights[mine], p[first]) * _weighed(weights[other], p[second]))
         gaps[axis] *= 2
     rows, columns = tables[-1].shape[:2]  # of blocks of windows
     blocks = p.reshape(rows, p.shape[0] // rows, columns, p.shape[1] // columns, p.shape[2])
     said = jnp.log(jnp.einsum("pqkj,phqwj->phqwk", tables[-1], blocks))
-    return (jnp.sum(said, axis=(0, 1, 2, 3)) + jnp.sum(scale))[None, None] / n**2
+    return jnp.sum(said, axis=(0, 1, 2, 3)) / n**2
 
 
 def _log_density(a, params, condition):
-    """log p from the log-likelihoods a (h, w, J) of the Gaussians at each pixel.
+    """log p, but for a term without a derivative, from the log-likelihoods a (h, w, J) of the Gaussians at each pixel.
 
-    Upwards the probabilities of a region's states are carried with a scale, as logarithms at every merge take long.
+    Upwards go the probabilities exp(x) of a region's states, scaled, as logarithms at every merge take long.
     """
     tables = (params["leaf"], *params["levels"])
-    n, top = window(tables), jax.lax.stop_gradient(jnp.max(a, axis=-1, keepdims=True))
-    p = jnp.exp(a - top)
-    x = _slid(p, top, tables, n) if n else _merged(p, top, tables)
+    n, p = window(tables), jnp.exp(a - jax.lax.stop_gradient(jnp.max(a, axis=-1, keepdims=True)))
+    x = _slid(p, tables, n) if n else _merged(p, tables)
     return jax.nn.logsumexp(params["root"][condition] + x.reshape(-1))
 
 
