@@ -35,7 +35,7 @@ STEPS = (2, 3, 5, 10, 20, 50)
 PRECISIONS = ((np.float64, 1e-13, 1e-10), (np.float32, 1e-6, 1e-4))  # dtype, tolerance, goal of the relative error
 RECORD = Path(__file__).parent / "round_trips.json"
 FIGURE = Path(__file__).parent.parent / "docs" / "figures" / "samples.png"
-TOGETHER = 8  # images of a round trip
+TOGETHER = 16  # images of a round trip
 SIDES = (28, 64, 128, 256, 512)
 
 
@@ -121,9 +121,11 @@ def errors_of(
     den, x, c, steps: int, tol: float, guidance: float = 1.0, limit: int = 200
 ) -> tuple[np.ndarray, np.ndarray]:
     """|x' - x|/|x| of each image that was inverted and generated again, infinite where that is not finite; and whether all of
-    its steps were solved."""
+    its steps were solved. A gradient denoiser is inverted by "convex" (T6), any other by "auto"."""
     process, condition = fpjax.process.ddim(steps), c if den.conditions else None
-    found = fpjax.invert(den, x, process, condition=condition, guidance=guidance, tol=tol, limit=limit, history=False)
+    solver = "convex" if den.facts.symmetric and guidance == 1.0 else "auto"
+    options = {"condition": condition, "guidance": guidance, "layout": "compact", "history": False}
+    found = fpjax.invert(den, x, process, solver=solver, tol=tol, limit=limit, **options)
     again = np.asarray(fpjax.generate(den, found.latent, process, condition=condition, guidance=guidance))
     flat = [np.asarray(v, np.float64).reshape(len(x), -1) for v in (again - x, x)]
     errors = np.linalg.norm(flat[0], axis=1) / np.linalg.norm(flat[1], axis=1)

@@ -13,12 +13,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fpjax.methods import BACKTRACKS, Method, Point, Told, choose, length_scale, norm2, shorter
+from fpjax.methods import Method, Point, Told, choose, length_scale, norm2
 
 CONJUGATE = 200  # the most conjugate directions of one Newton step
 FORCING = (1e-3, 0.3)  # a Newton direction leaves a share of the residual within these (Eisenstat & Walker 1996)
 FLAT = 0.2  # a line search ends where the slope has fallen to this share
 TRIES = 10  # the most trials of one line search of conjugate gradients
+SHORTER = 40  # the most trials of one line search of Newton's method
 
 
 def _dot(a, b):
@@ -128,13 +129,16 @@ def _newton_init(y) -> NewtonCG:
 
 
 def _newton(m: NewtonCG, point: Point, trial: Point, fresh, slot) -> Told:
-    """H s = r by conjugate gradients on differences of residuals, then a line search on the residual along s.
+    """H s = r by conjugate gradients on differences of residuals, then a line search along s.
 
-    An inexact Newton direction with a share below 1 lowers the residual for short enough steps, so under T6 this arrives
-    from anywhere. Where a curvature is not positive T6 does not hold, and the direction found so far is used.
+    Along s T6's function falls as long as its slope -r·s is negative, so a point before its minimum is taken, whatever the
+    residual's size there, which may have to rise; and one a little beyond it where the residual is smaller. Where a
+    curvature is not positive T6 does not hold, and the direction found so far is used.
     """
     probing, searching = ~fresh & ~m.searching, ~fresh & m.searching
-    enough = trial.norm <= (1 - 1e-4 * m.alpha) * point.norm
+    before, slope = _dot(point.r, m.step), _dot(trial.r, m.step)  # minus those of T6's function along the direction
+    lower = trial.norm <= (1 - 1e-4 * m.alpha) * point.norm
+    enough = (slope >= 0) | (lower & (slope >= -FLAT * before))
     accepted = fresh | (searching & enough)
     kept = choose(accepted, trial, point)
 
@@ -154,7 +158,10 @@ def _newton(m: NewtonCG, point: Point, trial: Point, fresh, slot) -> Told:
     share = jnp.where(accepted & ~fresh, jnp.clip(0.9 * ratio**2, *FORCING), m.forcing)
     share = jnp.where(fresh, jnp.full_like(share, FORCING[1]), share)
     retry = searching & ~enough
-    alpha = jnp.where(retry, shorter(m.alpha, point.norm, trial.norm), jnp.ones_like(m.alpha))
+    shortened = jnp.clip(
+        _over(before, before - slope), 0.1, jnp.where(m.count == 0, 0.95, 0.5)
+    )  # to where the chord is 0
+    alpha = jnp.where(retry, m.alpha * shortened.astype(m.alpha.dtype), jnp.ones_like(m.alpha))
     now_searching = ready | retry
     memory = NewtonCG(
         jnp.where(accepted, jnp.zeros_like(step), jnp.where(probing, step, m.step)),
@@ -169,7 +176,7 @@ def _newton(m: NewtonCG, point: Point, trial: Point, fresh, slot) -> Told:
     )
     probe = _probe_length(kept, memory.direction) * memory.direction
     query = kept.y + jnp.where(now_searching, alpha * memory.step, probe)
-    stuck = retry & (memory.count >= BACKTRACKS)
+    stuck = retry & (memory.count >= SHORTER)
     return Told(kept, memory, query, searching, stuck)
 
 
@@ -181,5 +188,5 @@ def _probe_length(point: Point, direction):
 METHODS = {
     "accelerated": Method(_accelerated_init, _accelerated, patient=True, measures=False),
     "conjugate": Method(_conjugate_init, _conjugate, patient=True, measures=False),
-    "convex": Method(_newton_init, _newton, measures=False),
+    "convex": Method(_newton_init, _newton, patient=True, measures=False),
 }

@@ -163,7 +163,7 @@ def advance(method: Method, lane: Lane, image, slot, goal: Goal) -> Lane:
         lane.evaluations + 1,
     )
     patience = jnp.int32(jnp.iinfo(jnp.int32).max if method.patient else STALL)
-    return lane._replace(exit=_classify(lane, floor, told.stuck, patience, goal))
+    return lane._replace(exit=_classify(lane, floor, told.counted, told.stuck, patience, goal))
 
 
 def _seen_ratio(lane: Lane, memory, trial: Point, floor):
@@ -192,13 +192,13 @@ def implied_error(lane: Lane, goal: Goal):
     return jnp.select([known, measured], [exact, seen], jnp.full_like(norm, jnp.inf)), basis
 
 
-def _classify(lane: Lane, floor, stuck, patience, goal: Goal):
+def _classify(lane: Lane, floor, counted, stuck, patience, goal: Goal):
     """The exit code; the order is the priority, and a non-finite residual comes first."""
     norm = lane.point.norm
     error, basis = implied_error(lane, goal)
     error = jnp.where(goal.on_error & (basis != Basis.RESIDUAL), error, norm)
     out = lane.iterations >= goal.limit
-    waiting = lane.stalled >= PATIENCE
+    waiting = (lane.stalled >= PATIENCE) & counted  # a direction that is begun is tried, as rounding may be far below
     noise = (norm <= floor) & (waiting | stuck | out)
     noise |= (norm <= NEAR * floor) & ((lane.stalled >= STAGNANT) | stuck | (out & waiting))
     cases = [
@@ -361,7 +361,7 @@ def newton_gmres(step, y0, params, goal: Goal) -> Solution:
         return classified(lane, ~enough)
 
     def classified(lane: Lane, stuck) -> Lane:
-        return lane._replace(exit=_classify(lane, rounding_floor(lane.point), stuck, jnp.int32(STALL), goal))
+        return lane._replace(exit=_classify(lane, rounding_floor(lane.point), True, stuck, jnp.int32(STALL), goal))
 
     lane = start(named("picard"), y0)
     point = measure(y0, step(y0, params))

@@ -61,6 +61,28 @@ def test_speed_goes_with_the_root_of_the_condition():
         assert int(s.evaluations) < 0.4 * int(plain.evaluations)
 
 
+def switching(y, p):
+    """A step of the exact denoiser of 40 points, sigma 1, at a modulus of 0.003."""
+    points, target = p
+    weights = jax.nn.softmax(-jnp.sum((y[None, :] - points) ** 2, axis=1) / 2)
+    return y + target - (0.003 * y + 0.997 * weights @ points)
+
+
+@pytest.mark.parametrize("seed", [0, 2, 4, 6])
+def test_the_residual_may_rise_on_the_way(seed):
+    """T6's function falls along every Newton direction; its gradient, the residual, need not."""
+    rng = np.random.default_rng(seed)
+    p = jnp.asarray(3 * rng.normal(size=(40, 12))), jnp.asarray(3 * rng.normal(size=12))
+    s, lowering = (
+        solve(switching, p[1], p, solver=name, tol=1e-5, modulus=0.003, limit=1000)
+        for name in ("convex", "newton_krylov")
+    )
+    assert Exit(int(s.exit)) is Exit.CONVERGED
+    assert float(jnp.linalg.norm(switching(s.y, p) - s.y)) <= 3e-8
+    assert Exit(int(lowering.exit)) is Exit.STALLED
+    assert float(lowering.residual) > 0.1
+
+
 @pytest.mark.parametrize("solver", GRADIENT)
 def test_no_error_is_stated_without_a_modulus(solver):
     _, p = spd(2, 1e-4, 1)

@@ -33,6 +33,21 @@ def dense(den, y, sigma):
     return np.asarray(jax.jacfwd(f)(jnp.asarray(y))).reshape(den.size, den.size)
 
 
+@pytest.mark.parametrize("sigma", [0.1, 3.4, 157.0])
+@pytest.mark.parametrize("name", ["digits-monotone", "digits-tree"])
+def test_float32_keeps_its_digits_far_from_the_images(name, sigma):
+    """Inversions in few steps go to |y| of 30 sigma a pixel, where what all components have in common has a million times
+    the size of what tells them apart."""
+    den, sigma = fpjax.load(name), np.float32(sigma)
+    for noise in np.random.default_rng(0).normal(size=(3, *den.shape)):
+        y = (30 * sigma * noise).astype(np.float32)
+        single, double = (
+            np.asarray(den.astype(t)(jnp.asarray(y, t), jnp.asarray(sigma, t), 1), np.float64)
+            for t in (jnp.float32, jnp.float64)
+        )
+        assert np.linalg.norm(single - double) <= 1e-6 * np.linalg.norm(double)
+
+
 @given(st.sampled_from(sorted(zoo(0))), st.integers(0, 50), st.floats(0.2, 5), st.floats(0.1, 3))
 def test_closed_form_jacobians_and_declared_facts(kind, seed, sigma, spread):
     den = zoo(seed)[kind].astype(jnp.float64)

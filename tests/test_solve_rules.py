@@ -37,8 +37,9 @@ def goal(tol=1e-3, limit=50, stop="residual", modulus=0.0, certified=False):
     return rules.make_goal(jnp.float64, tol, limit, stop, modulus, certified)
 
 
-def code(now, aim, floor=1e-12, stuck=False, patience=100):
-    return Exit(int(rules._classify(now, jnp.asarray(floor), jnp.bool_(stuck), jnp.int32(patience), aim)))
+def code(now, aim, floor=1e-12, counted=True, stuck=False, patience=100):
+    flags = jnp.bool_(counted), jnp.bool_(stuck)
+    return Exit(int(rules._classify(now, jnp.asarray(floor), *flags, jnp.int32(patience), aim)))
 
 
 def test_the_documented_constants():
@@ -64,6 +65,8 @@ ENDS = {
     "residual alone is asked for": (lane(TOL), {"tol": TOL, "modulus": 0.5}, {}, Exit.CONVERGED),
     "floor, patience": (lane(stalled=8), {}, {"floor": 1.0}, Exit.CONVERGED_TO_PRECISION),
     "floor, patience left": (lane(stalled=7), {}, {"floor": 1.0}, Exit.RUNNING),
+    "floor, a direction is begun": (lane(stalled=59), {}, {"floor": 1.0, "counted": False}, Exit.RUNNING),
+    "floor, one without an end": (lane(stalled=60), {}, {"floor": 1.0, "counted": False}, Exit.CONVERGED_TO_PRECISION),
     "floor, stuck": (lane(), {}, {"floor": 1.0, "stuck": True}, Exit.CONVERGED_TO_PRECISION),
     "floor, out": (lane(iterations=50), {}, {"floor": 1.0}, Exit.CONVERGED_TO_PRECISION),
     "above the floor": (lane(stalled=59), {}, {"floor": 0.99}, Exit.RUNNING),

@@ -24,18 +24,29 @@ TENSORS = ("means", "factors", "variances", "floor", "logits")
 
 
 def _components(params, y, sigma, condition):
-    """mu_k (K, d), l_k (K,) and the two parts of A_k, (K,) and (K, r), for flat y (d,)."""
+    """mu_k (K, d), l_k (K,) but for a common term, and the two parts of A_k, (K,) and (K, r), for flat y (d,).
+
+    In float32 |y|²/s² of a y far from the images, as inversions meet, would leave no digits of the differences between l_k.
+    """
     means, factors, variances, floor = (params[k] for k in ("means", "factors", "variances", "floor"))
-    d, rank = factors.shape[1], factors.shape[2]
     noise = floor + sigma**2
     shrink = floor / noise
     gain = sigma**2 * variances / (noise[:, None] * (noise[:, None] + variances))
     r = y[None, :] - means
     p = jnp.einsum("kdr,kd->kr", factors, r)
     mu = means + shrink[:, None] * r + jnp.einsum("kdr,kr->kd", factors, gain * p)
-    logdet = jnp.sum(jnp.log(noise[:, None] + variances), axis=1) + (d - rank) * jnp.log(noise)
-    quad = jnp.sum(r * r, axis=1) / noise - jnp.sum(gain * p * p, axis=1) / sigma**2
+    reference, common = jnp.mean(means, axis=0), jnp.mean(floor)
+    away, own, more = y - reference, means - reference[None, :], (floor - common) / (common + sigma**2)
+    logdet = jnp.sum(jnp.log1p(variances / noise[:, None]), axis=1) + y.size * jnp.log1p(more)
+    quad = (jnp.sum(own**2, axis=1) - 2 * own @ away - jnp.sum(away**2) * more) / noise
+    quad -= jnp.sum(gain * p * p, axis=1) / sigma**2
     return mu, params["logits"][condition] - (logdet + quad) / 2, shrink, gain
+
+
+def _common(params, y, sigma):
+    """What every l_k of :func:`_components` lacks: the same for all of them, and larger than what tells them apart."""
+    noise = jnp.mean(params["floor"]) + sigma**2
+    return -(y.size * jnp.log(noise) + jnp.sum((y - jnp.mean(params["means"], axis=0)) ** 2) / noise) / 2
 
 
 def _posterior(params, y, sigma, condition):
@@ -52,7 +63,7 @@ def log_evidence(params, y, sigma, condition):
     """
     scores = _components(params, y.reshape(-1), sigma, condition)[1]
     total = jax.nn.logsumexp(scores) - jax.nn.logsumexp(params["logits"][condition])
-    return total - y.size / 2 * jnp.log(jnp.asarray(2 * jnp.pi, y.dtype))
+    return total + _common(params, y.reshape(-1), sigma) - y.size / 2 * jnp.log(jnp.asarray(2 * jnp.pi, y.dtype))
 
 
 def denoise(params, y, sigma, condition):

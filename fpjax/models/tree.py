@@ -135,8 +135,10 @@ def denoise(params, y, sigma, condition):
       y: one point. sigma: scalar > 0. condition: int32 scalar, 0 to C.
     """
     means, variances = (params[name][None, None, :] for name in ("means", "variances"))
-    total = variances + sigma**2
-    away = y[..., None] - means
-    a = -(jnp.log(total) + away**2 / total) / 2
+    total, away = variances + sigma**2, y[..., None] - means
+    # What all Gaussians have in common has no say, and in float32 would take the digits of what tells them apart.
+    reference, common = jnp.mean(means), jnp.mean(variances)
+    off, own, more = y[..., None] - reference, means - reference, (variances - common) / (common + sigma**2)
+    a = -(jnp.log1p(more) + (own**2 - 2 * own * off - off**2 * more) / total) / 2
     posterior = jax.grad(_log_density)(a, params, condition)
     return jnp.sum(posterior * (means + variances / total * away), axis=-1)

@@ -404,7 +404,7 @@ def tree_cases(folder):
         (
             "cut into blocks",
             {"levels": ["alike", "last"]},
-            {"last": np.ones((2, 3, 3, 3)), "alike": np.ones((2, 1, 3, 3))},
+            {"leaf": np.ones((1, 2, 3, 2)), "alike": np.ones((2, 1, 3, 3)), "last": np.ones((2, 3, 3, 3))},
         ),
         ("of all regions, or of two alike", {}, {"leaf": tensors["leaf"][:, :1]}),
         ("of all regions, or of two alike", {}, {"leaf": tensors["leaf"][:1, :1]}),
