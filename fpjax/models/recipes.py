@@ -110,7 +110,7 @@ RECIPES = {
     "mnist-plain": Recipe("unet", "mnist", (("widths", (32, 64, 72)),), 1000, 64, ema=0.99),
     "fashion-monotone": Recipe("prior-sum", "fashion", SUM, 800, 16, 6e-2, ema=0.98, chunk=1, slower=0.04),
     "fashion-plain": Recipe("unet", "fashion", (("widths", (32, 64, 72)),), 1000, 64, ema=0.99),
-    "photos-monotone": Recipe("prior-sum", "photos", COLOURED, 400, 64, 2e-3, ema=0.98, chunk=1),
+    "photos-monotone": Recipe("prior-sum", "photos", COLOURED, 400, 16, 1e-2, ema=0.98, chunk=1, slower=0.1),
     "photos-plain": Recipe("unet", "photos", (("widths", (32, 64, 72)),), 1500, 128, ema=0.99),
     "haze-monotone": Recipe(
         "patch-mixture",

@@ -25,7 +25,7 @@ from fpjax.models.recipes import Recipe, build
 
 Progress = Callable[[int, int, float], None]
 CHUNK = 50  # updates in one point of the loss curve
-BATCH = 4  # images in one call of an evaluation: more do not fit a cache
+TOGETHER = 3200  # values in one call of an evaluation: more do not fit a cache, and less is all overhead
 SOME = 1000  # images that the losses of a card are measured on, at most
 
 
@@ -71,11 +71,12 @@ def evaluations(model: Callable, images, labels, repeats: int = 40, seed: int = 
     if isinstance(model, nnx.Module):  # parameters that are constants would be worked on while compiling
         graph, state = nnx.split(model)
         measure = functools.partial(jax.jit(lambda state, *batch: losses(nnx.merge(graph, state), *batch)), state)
+    batch = max(1, TOGETHER // images[0].size)
     for i in range(repeats):
         t = ((i + rng.random(len(images))) / repeats * len(levels)).astype(int)
         noise = rng.standard_normal(images.shape).astype(np.float32)
-        for first in range(0, len(images), BATCH):
-            part = slice(first, first + BATCH)
+        for first in range(0, len(images), batch):
+            part = slice(first, first + batch)
             values = measure(images[part], labels[part], levels[t[part]], noise[part])
             out += zip(levels[t[part]].tolist(), np.asarray(values).tolist(), strict=True)
     return out
