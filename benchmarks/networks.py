@@ -78,7 +78,7 @@ def losses(folder: Path | None) -> None:
 def roundtrip(folder: Path | None, images: int, only: str | None, limit: int, record: Path) -> None:
     """Inverts held-out images and generates them again; what is found goes to ``record`` after every few images, from where an
     interrupted run goes on. Prints the table of all models there."""
-    known = _recorded(record)
+    known = recorded(record)
     for name in (n for pair in PAIRS for n in pair):
         found = opened(name, folder)
         if found is None or name != (only or name):
@@ -94,13 +94,18 @@ def roundtrip(folder: Path | None, images: int, only: str | None, limit: int, re
                 part = slice(len(errors), min(len(errors) + TOGETHER, images))
                 more, _ = errors_of(den, x[part].astype(dtype), c[part], steps, tol, limit=limit)
                 errors += [float(f"{e:.2e}") for e in more]
-                known = _recorded(record) | {name: known[name]}  # another process may have gone on
-                store.write_atomic(record, (json.dumps(known) + "\n").encode())
-    roundtrip_table(_recorded(record))
+                keep(record, name, known[name])
+    roundtrip_table(recorded(record))
 
 
-def _recorded(record: Path) -> dict:
+def recorded(record: Path) -> dict:
+    """What a record says of each network; nothing where there is none."""
     return json.loads(record.read_text()) if record.exists() else {}
+
+
+def keep(record: Path, name: str, row: dict) -> None:
+    """Writes what was found of a network beside what another process may have written of others."""
+    store.write_atomic(record, (json.dumps(recorded(record) | {name: row}) + "\n").encode())
 
 
 def roundtrip_table(known: dict) -> None:

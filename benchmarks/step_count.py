@@ -10,7 +10,6 @@ not measured again. Prints the table for docs/networks.md and draws its figure, 
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import matplotlib
@@ -25,7 +24,6 @@ import numpy as np
 import fpjax
 from fpjax.adapting import largest, network
 from fpjax.jacobian import spectrum
-from fpjax.models import store
 
 COUNTS = sorted({*range(2, 31), *(round(v) for v in np.geomspace(30, 1000, 60))})
 RECORD = Path(__file__).parent / "step_count.json"
@@ -66,17 +64,14 @@ def smallest(holds) -> str:
 
 def note(name: str, folder: Path | None, images: int, levels: int, record: Path) -> None:
     """Measures a network, unless the record knows these weights."""
-    known = json.loads(record.read_text()) if record.exists() else {}
+    known = networks.recorded(record).get(name, {})
     den, card = networks.opened(name, folder)
     same = {"weights": card["sha256"], "images": images, "levels": levels}
-    if {key: known.get(name, {}).get(key) for key in same} != same:
+    if {key: known.get(key) for key in same} != same:
         x, c = fpjax.samples(card["training"]["recipe"]["dataset"], images)
         nodes, found = measure(den, x, c, levels)
         row = same | {"monotone": den.facts.monotone, "sigmas": nodes.tolist(), "found": np.asarray(found).tolist()}
-        known = (json.loads(record.read_text()) if record.exists() else {}) | {
-            name: row
-        }  # another process may have written
-        store.write_atomic(record, (json.dumps(known) + "\n").encode())
+        networks.keep(record, name, row)
 
 
 def draw(known: dict, figure: Path) -> None:
@@ -114,7 +109,7 @@ def main() -> None:
     for name in (n for pair in networks.PAIRS for n in pair):
         if name == (given.only or name) and networks.opened(name, given.models):
             note(name, given.models, given.images, given.levels, given.record)
-    draw(json.loads(given.record.read_text()), FIGURE)
+    draw(networks.recorded(given.record), FIGURE)
 
 
 if __name__ == "__main__":

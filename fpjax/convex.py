@@ -158,10 +158,9 @@ def _newton(m: NewtonCG, point: Point, trial: Point, fresh, slot) -> Told:
     share = jnp.where(accepted & ~fresh, jnp.clip(0.9 * ratio**2, *FORCING), m.forcing)
     share = jnp.where(fresh, jnp.full_like(share, FORCING[1]), share)
     retry = searching & ~enough
-    shortened = jnp.clip(
-        _over(before, before - slope), 0.1, jnp.where(m.count == 0, 0.95, 0.5)
-    )  # to where the chord is 0
-    alpha = jnp.where(retry, m.alpha * shortened.astype(m.alpha.dtype), jnp.ones_like(m.alpha))
+    root = _over(before, before - slope)  # of the chord of the slope, as a share of alpha
+    shorter = m.alpha * jnp.clip(root, 0.1, jnp.where(m.count == 0, 0.95, 0.5))
+    alpha = jnp.where(retry, shorter, jnp.ones_like(m.alpha))
     now_searching = ready | retry
     memory = NewtonCG(
         jnp.where(accepted, jnp.zeros_like(step), jnp.where(probing, step, m.step)),

@@ -35,7 +35,7 @@ def _components(params, y, sigma, condition):
     r = y[None, :] - means
     p = jnp.einsum("kdr,kd->kr", factors, r)
     mu = means + shrink[:, None] * r + jnp.einsum("kdr,kr->kd", factors, gain * p)
-    reference, common = jnp.mean(means, axis=0), jnp.mean(floor)
+    reference, common = _middle(params)
     away, own, more = y - reference, means - reference[None, :], (floor - common) / (common + sigma**2)
     logdet = jnp.sum(jnp.log1p(variances / noise[:, None]), axis=1) + y.size * jnp.log1p(more)
     quad = (jnp.sum(own**2, axis=1) - 2 * own @ away - jnp.sum(away**2) * more) / noise
@@ -43,10 +43,16 @@ def _components(params, y, sigma, condition):
     return mu, params["logits"][condition] - (logdet + quad) / 2, shrink, gain
 
 
+def _middle(params):
+    """The Gaussian that components are compared with: the mean of their means (d,), and of their floors."""
+    return jnp.mean(params["means"], axis=0), jnp.mean(params["floor"])
+
+
 def _common(params, y, sigma):
     """What every l_k of :func:`_components` lacks: the same for all of them, and larger than what tells them apart."""
-    noise = jnp.mean(params["floor"]) + sigma**2
-    return -(y.size * jnp.log(noise) + jnp.sum((y - jnp.mean(params["means"], axis=0)) ** 2) / noise) / 2
+    reference, common = _middle(params)
+    noise = common + sigma**2
+    return -(y.size * jnp.log(noise) + jnp.sum((y - reference) ** 2) / noise) / 2
 
 
 def _posterior(params, y, sigma, condition):

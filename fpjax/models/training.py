@@ -115,7 +115,7 @@ def train(r: Recipe, progress: Progress | None = None, checkpoint: Path | None =
     start, saved, losses = begun - before, time.perf_counter(), []
     for step in range(done, r.updates):
         carry, value = update(arrays, carry, jnp.asarray(step))
-        losses.append(value.block_until_ready())  # a long queue was seen to hang XLA's CPU runtime
+        losses.append(value)
         if (step + 1) % CHUNK and step + 1 < r.updates:
             continue
         mean, losses = float(jnp.mean(jnp.stack(losses))), []
