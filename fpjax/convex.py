@@ -132,7 +132,7 @@ def _newton(m: NewtonCG, point: Point, trial: Point, fresh, slot) -> Told:
     """H s = r by conjugate gradients on differences of residuals, then a line search along s.
 
     Along s T6's function falls as long as its slope -r·s is negative, so a point before its minimum is taken, whatever the
-    residual's size there, which may have to rise; and one a little beyond it where the residual is smaller. Where a
+    residual's size there; and one a little beyond it where the residual is smaller. Where a
     curvature is not positive T6 does not hold, and the direction found so far is used.
     """
     probing, searching = ~fresh & ~m.searching, ~fresh & m.searching
