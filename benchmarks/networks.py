@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -99,8 +100,12 @@ def roundtrip(folder: Path | None, images: int, only: str | None, limit: int, re
 
 
 def recorded(record: Path) -> dict:
-    """What a record says of each network; nothing where there is none."""
-    return json.loads(record.read_text()) if record.exists() else {}
+    """What a record says of each network; nothing where there is none. Ends with a sentence and code 2 where it is damaged."""
+    try:
+        return json.loads(record.read_text()) if record.exists() else {}
+    except ValueError:
+        print(f"{record} is damaged: it is no JSON; remove it, or name another with --record", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def keep(record: Path, name: str, row: dict) -> None:
