@@ -100,12 +100,18 @@ def _merged(p, tables):
 
 
 def _slid(p, tables, n: int):
-    """What all windows of n×n pixels say of the root's states, (K,), from the pixels' p (h, w, J)."""
-    p, gaps = jnp.pad(p, ((n - 1, n - 1), (n - 1, n - 1), (0, 0)), constant_values=1), [1, 1]
+    """What all windows of n×n pixels say of the root's states, (K,), from the pixels' p (h, w, J).
+
+    At every merge p holds the windows that meet the image; ``beyond`` (J,), the same for all that do not.
+    """
+    beyond, gaps = jnp.ones_like(p[0, 0]), [1, 1]
     for weights, axis in zip(tables[:-1], merges(n, n), strict=True):
-        first, second = _halves(axis, slice(None, -gaps[axis]), slice(gaps[axis], None))
-        mine, other = _halves(axis, slice(0, 1), slice(1, 2))
-        p = _scaled(_weighed(weights[mine], p[first]) * _weighed(weights[other], p[second]))
+        both = weights.reshape(-1, weights.shape[-1])
+        (left, right), (left_beyond, right_beyond) = (jnp.split(v @ both.T, 2, axis=-1) for v in (p, beyond))
+        far = [gaps[i] if i == axis else p.shape[i] for i in (0, 1)]
+        far_left, far_right = (jnp.broadcast_to(v, (*far, v.size)) for v in (left_beyond, right_beyond))
+        p = _scaled(jnp.concatenate([far_left, left], axis) * jnp.concatenate([right, far_right], axis))
+        beyond = _scaled(left_beyond * right_beyond)
         gaps[axis] *= 2
     rows, columns = tables[-1].shape[:2]  # of blocks of windows
     blocks = p.reshape(rows, p.shape[0] // rows, columns, p.shape[1] // columns, p.shape[2])
