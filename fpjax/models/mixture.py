@@ -24,23 +24,22 @@ TENSORS = ("means", "factors", "variances", "floor", "logits")
 
 
 def _components(params, y, sigma, condition):
-    """mu_k (K, d), l_k (K,) but for a common term, and the two parts of A_k, (K,) and (K, r), for flat y (d,).
+    """p_k = U_k^T r_k (K, r), l_k (K,) but for a common term, and the two parts of A_k, (K,) and (K, r), for flat y (d,).
 
     In float32 |y|²/s² of a y far from the images, as inversions meet, would leave no digits of the differences between l_k.
+    Projections of y and of the means are taken apart, so that those of many y are one product of matrices.
     """
     means, factors, variances, floor = (params[k] for k in ("means", "factors", "variances", "floor"))
     noise = floor + sigma**2
     shrink = floor / noise
     gain = sigma**2 * variances / (noise[:, None] * (noise[:, None] + variances))
-    r = y[None, :] - means
-    p = jnp.einsum("kdr,kd->kr", factors, r)
-    mu = means + shrink[:, None] * r + jnp.einsum("kdr,kr->kd", factors, gain * p)
     reference, common = _middle(params)
     away, own, more = y - reference, means - reference[None, :], (floor - common) / (common + sigma**2)
+    p = jnp.einsum("kdr,d->kr", factors, away) - jnp.einsum("kdr,kd->kr", factors, own)
     logdet = jnp.sum(jnp.log1p(variances / noise[:, None]), axis=1) + y.size * jnp.log1p(more)
     quad = (jnp.sum(own**2, axis=1) - 2 * own @ away - jnp.sum(away**2) * more) / noise
     quad -= jnp.sum(gain * p * p, axis=1) / sigma**2
-    return mu, params["logits"][condition] - (logdet + quad) / 2, shrink, gain
+    return p, params["logits"][condition] - (logdet + quad) / 2, shrink, gain
 
 
 def _middle(params):
@@ -56,8 +55,10 @@ def _common(params, y, sigma):
 
 
 def _posterior(params, y, sigma, condition):
-    """The same with pi (K,) in the place of l_k."""
-    mu, scores, shrink, gain = _components(params, y, sigma, condition)
+    """mu_k (K, d) and pi (K,), and the two parts of A_k, (K,) and (K, r), for flat y (d,)."""
+    p, scores, shrink, gain = _components(params, y, sigma, condition)
+    off = y[None, :] - params["means"]
+    mu = params["means"] + shrink[:, None] * off + jnp.einsum("kdr,kr->kd", params["factors"], gain * p)
     return mu, jax.nn.softmax(scores), shrink, gain
 
 
@@ -84,8 +85,11 @@ def denoise(params, y, sigma, condition):
 
 
 def _mean(params, y, sigma, condition):
-    mu, pi, _, _ = _posterior(params, y, sigma, condition)
-    return pi @ mu
+    """sum_k pi_k mu_k, without any mu_k."""
+    p, scores, shrink, gain = _components(params, y, sigma, condition)
+    pi = jax.nn.softmax(scores)
+    within = jnp.einsum("kdr,kr->d", params["factors"], pi[:, None] * gain * p)
+    return (pi * (1 - shrink)) @ params["means"] + (pi @ shrink) * y + within
 
 
 _denoise = jax.custom_jvp(_mean)
