@@ -1,11 +1,12 @@
-"""Every architecture on the digits, at about as many parameters and for about as long: held-out loss, and what is proved.
+"""Architectures at about as many parameters and for about as long: held-out loss, and what is proved.
 
-    python benchmarks/architectures.py [--results FILE] [--only NAME ...] [--table]
+    python benchmarks/architectures.py [--data fashion] [--results FILE] [--only NAME ...] [--table]
 
-Prints the table of docs/networks.md (``| python benchmarks/page.py docs/networks.md architectures``). Each is trained by its
-recipe's optimiser from seed 0 for the updates in KINDS, whose number was chosen for some twenty seconds of processor time; what
-they took, compilation left out, is in the table. "Proved" is the certificate kernel's word on the file that was stored. FILE
-keeps a line for each that is done, so that an interrupted run goes on; ``--table`` trains nothing and prints what is there.
+Prints a table of docs/networks.md (``| python benchmarks/page.py docs/networks.md architectures``, or ``variants``): every
+architecture on the digits, or variants of the tree of windows on Fashion-MNIST. Each is trained by its recipe's optimiser from
+seed 0 for the updates in KINDS, whose number was chosen for some twenty seconds of processor time on the digits; what they took,
+compilation left out, is in the table. "Proved" is the certificate kernel's word on the file that was stored. FILE keeps a line
+for each that is done, so that an interrupted run goes on; ``--table`` trains nothing and prints what is there.
 """
 
 import argparse
@@ -23,17 +24,35 @@ SUM = (
     ("learned-mixture", (("per_class", 1), ("rank", 16))),
     ("latent-tree", (("states", 12), ("gaussians", 12), ("alike", 0))),
 )
-PLAIN = "EDM network (plain)"
-KINDS = {
-    PLAIN: (recipes.recipe("digits-plain"), 20000),
-    "Lipschitz-capped network, cap 2": (recipes.recipe("digits-capped"), 8000),
-    "wide layer, softplus and softmax": (recipes.recipe("digits-wide"), 6000),
-    "input-convex, two layers": (recipes.recipe("digits-convex"), 5000),
-    "convolutional, 6×6": (recipes.recipe("digits-convolutional"), 450),
-    "multi-scale, 4×4 at two scales": (recipes.recipe("digits-multi-scale"), 600),
-    "learned mixture": (recipes.recipe("digits-monotone"), 250),
-    "latent tree": (recipes.recipe("digits-tree"), 300),
-    "sum of a mixture and a tree": (Recipe("prior-sum", "digits", SUM, 1, 64, 1e-2, ema=0.98), 300),
+FASHION, BRIEF = recipes.recipe("fashion-monotone"), 400
+
+
+def windows(rank: int, *trees: dict) -> tuple[Recipe, int]:
+    """Fashion-MNIST's recipe with a mixture of another rank and other trees, each given by what it changes."""
+    several = [("latent-tree", tuple((dict(recipes.WINDOWS) | tree).items())) for tree in trees]
+    mixture = ("learned-mixture", (("per_class", 2), ("rank", rank)))
+    return dataclasses.replace(FASHION, options=(mixture, *several)), BRIEF
+
+
+KINDS = {  # the first of a data set is what the others are compared with
+    "digits": {
+        "EDM network (plain)": (recipes.recipe("digits-plain"), 20000),
+        "Lipschitz-capped network, cap 2": (recipes.recipe("digits-capped"), 8000),
+        "wide layer, softplus and softmax": (recipes.recipe("digits-wide"), 6000),
+        "input-convex, two layers": (recipes.recipe("digits-convex"), 5000),
+        "convolutional, 6×6": (recipes.recipe("digits-convolutional"), 450),
+        "multi-scale, 4×4 at two scales": (recipes.recipe("digits-multi-scale"), 600),
+        "learned mixture": (recipes.recipe("digits-monotone"), 250),
+        "latent tree": (recipes.recipe("digits-tree"), 300),
+        "sum of a mixture and a tree": (Recipe("prior-sum", "digits", SUM, 1, 64, 1e-2, ema=0.98), 300),
+    },
+    "fashion": {
+        "64 states, 13 kinds a class": windows(9, {"states": 64, "per_class": 13}),
+        "48 states, 19 kinds a class": windows(6, {"states": 48, "per_class": 19}),
+        "80 states, 10 kinds a class": windows(5, {"states": 80, "per_class": 10}),
+        "96 states, 10 kinds a class": windows(3, {"states": 96, "per_class": 10}),
+        "64 states and windows of 16×16": windows(5, {"states": 64, "per_class": 13}, {"window": 16, "places": 1}),
+    },
 }
 
 
@@ -55,34 +74,37 @@ def trained(r: Recipe) -> dict:
     return {"parameters": parameters, "seconds": seconds, "loss": run.held_out_loss, "proved": proved}
 
 
-def table(found: dict) -> None:
+def table(found: dict, kinds: dict) -> None:
     print(
-        "| architecture | parameters | updates × images | training, s | held-out loss | ratio to plain | proved monotone |"
+        "| architecture | parameters | updates × images | training, s | held-out loss | ratio to the first | proved monotone |"
     )
     print("|---|---|---|---|---|---|---|")
-    for name, (r, updates) in KINDS.items():
+    first = next(iter(kinds))
+    for name, (r, updates) in kinds.items():
         if name in found:
             row = found[name]
-            ratio = f"{row['loss'] / found[PLAIN]['loss']:.3f}" if PLAIN in found else ""
+            ratio = f"{row['loss'] / found[first]['loss']:.3f}" if first in found else ""
             cells = f"{row['seconds']:.0f} | {row['loss']:.4f} | {ratio} | {row['proved']}"
             print(f"| {name} | {row['parameters']:,} | {updates} × {r.batch} | {cells} |")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", choices=KINDS, default="digits")
     parser.add_argument("--results", type=Path)
-    parser.add_argument("--only", nargs="*", choices=KINDS)
+    parser.add_argument("--only", nargs="*", choices=[name for kinds in KINDS.values() for name in kinds])
     parser.add_argument("--table", action="store_true")
     given = parser.parse_args()
     lines = given.results.read_text().splitlines() if given.results and given.results.exists() else []
     found = dict(map(json.loads, lines))
-    for name, (r, updates) in () if given.table else KINDS.items():
-        if name not in found and name in (given.only or KINDS):
+    kinds = KINDS[given.data]
+    for name, (r, updates) in () if given.table else kinds.items():
+        if name not in found and name in (given.only or kinds):
             found[name] = trained(dataclasses.replace(r, updates=updates))
             if given.results:
                 with given.results.open("a") as file:
                     file.write(json.dumps([name, found[name]]) + "\n")
-    table(found)
+    table(found, kinds)
 
 
 if __name__ == "__main__":
