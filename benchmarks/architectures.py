@@ -5,16 +5,17 @@
 Prints a table of docs/networks.md (``| python benchmarks/page.py docs/networks.md architectures``, or ``variants``): every
 architecture on the digits, or variants of the tree of windows on Fashion-MNIST. Each is trained by its recipe's optimiser from
 seed 0 for the updates in KINDS, whose number was chosen for some twenty seconds of processor time on the digits; what they took,
-compilation left out, is in the table. "Proved" is the certificate kernel's word on the file that was stored. FILE keeps a line
-for each that is done, so that an interrupted run goes on; ``--table`` trains nothing and prints what is there.
+compilation left out, is in the table. "Proved" is the certificate kernel's word on the file that was stored. FILE keeps what
+is done, so that an interrupted run goes on; ``--table`` trains nothing and prints what is there.
 """
 
 import argparse
 import dataclasses
-import json
 import tempfile
 import time
 from pathlib import Path
+
+import networks
 
 from fpjax.certify import CertificateError, propose
 from fpjax.models import recipes, store, training
@@ -95,15 +96,15 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=[name for kinds in KINDS.values() for name in kinds])
     parser.add_argument("--table", action="store_true")
     given = parser.parse_args()
-    lines = given.results.read_text().splitlines() if given.results and given.results.exists() else []
-    found = dict(map(json.loads, lines))
     kinds = KINDS[given.data]
+    if unknown := [name for name in given.only or () if name not in kinds]:
+        parser.error(f"{', '.join(unknown)}: not among those of --data {given.data}")
+    found = networks.recorded(given.results) if given.results else {}
     for name, (r, updates) in () if given.table else kinds.items():
         if name not in found and name in (given.only or kinds):
             found[name] = trained(dataclasses.replace(r, updates=updates))
             if given.results:
-                with given.results.open("a") as file:
-                    file.write(json.dumps([name, found[name]]) + "\n")
+                networks.keep(given.results, name, found[name])
     table(found, kinds)
 
 

@@ -33,11 +33,10 @@ PAIRS = (
 )
 BANDS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, np.inf)
 STEPS = (2, 3, 5, 10, 20, 50)
-PRECISIONS = ((np.float64, 1e-12, 1e-10), (np.float32, 1e-6, 1e-4))  # dtype, tolerance, goal of the relative error
+PRECISIONS = ((np.float64, 1e-13, 1e-10), (np.float32, 1e-6, 1e-4))  # dtype, tolerance, goal of the relative error
 RECORD = Path(__file__).parent / "round_trips.json"
 FIGURE = Path(__file__).parent.parent / "docs" / "figures" / "samples.png"
 TOGETHER = 1024  # pixels of a round trip: more leave the cache, and an evaluation takes twice as long
-FEW = 3  # steps up to which a gradient denoiser is inverted by "convex"
 SIDES = (28, 64, 128, 256, 512)
 
 
@@ -77,25 +76,28 @@ def losses(folder: Path | None) -> None:
         print(f"| ratio | | | {' | '.join(f'{a / b:.2f}' for a, b in zip(*tables, strict=True))} |")
 
 
-def roundtrip(folder: Path | None, images: int, only: str | None, limit: int, record: Path) -> None:
-    """Inverts held-out images and generates them again; what is found goes to ``record`` after every few images, from where an
-    interrupted run goes on. Prints the table of all models there."""
+def roundtrip(folder: Path | None, images: int, only: str | None, record: Path, given: argparse.Namespace) -> None:
+    """Inverts held-out images and generates them again, with what ``given`` says (limit, steps, tol of float64, solver). What is
+    found goes to ``record`` after every few images, from where an interrupted run goes on. Prints the table of all models."""
     known = recorded(record)
     for name in (n for pair in PAIRS for n in pair):
         found = opened(name, folder)
         if found is None or name != (only or name):
             continue
         den, card = found
-        same = {"weights": card["sha256"], "limit": limit}
+        same = {"weights": card["sha256"], "limit": given.limit}
         if {key: known.get(name, {}).get(key) for key in same} != same:
             known[name] = same | {"errors": {}}
         x, c = fpjax.samples(card["training"]["recipe"]["dataset"], images)
         together = max(1, TOGETHER // x[0].size)
-        for steps, (dtype, tol, _) in itertools.product(STEPS, PRECISIONS):
+        for steps, (dtype, tol, _) in itertools.product(given.steps, PRECISIONS):
+            tol = given.tol if dtype is np.float64 else tol
             errors = known[name]["errors"].setdefault(f"{steps} {np.dtype(dtype).name}", [])
             while len(errors) < images:
                 part = slice(len(errors), min(len(errors) + together, images))
-                more, _ = errors_of(den, x[part].astype(dtype), c[part], steps, tol, limit=limit)
+                more, _ = errors_of(
+                    den, x[part].astype(dtype), c[part], steps, tol, limit=given.limit, solver=given.solver
+                )
                 errors += [float(f"{e:.2e}") for e in more]
                 keep(record, name, known[name])
     roundtrip_table(recorded(record))
@@ -106,7 +108,7 @@ def recorded(record: Path) -> dict:
     try:
         return json.loads(record.read_text()) if record.exists() else {}
     except ValueError:
-        print(f"{record} is damaged: it is no JSON; remove it, or name another with --record", file=sys.stderr)
+        print(f"{record} is damaged: it is no JSON; remove it, or name another file", file=sys.stderr)
         raise SystemExit(2) from None
 
 
@@ -130,13 +132,12 @@ def roundtrip_table(known: dict) -> None:
 
 
 def errors_of(
-    den, x, c, steps: int, tol: float, guidance: float = 1.0, limit: int = 200
+    den, x, c, steps: int, tol: float, guidance: float = 1.0, limit: int = 200, solver: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """|x' - x|/|x| of each image that was inverted and generated again, infinite where that is not finite; and whether all of
-    its steps were solved. In a few large steps a gradient denoiser is inverted by "convex" (T6), which arrives there where
-    "auto" may stall; all others by "auto", which takes a third fewer evaluations."""
+    its steps were solved. Without a ``solver`` a gradient denoiser is inverted by "convex" (T6), any other by "auto"."""
     process, condition = fpjax.process.ddim(steps), c if den.conditions else None
-    solver = "convex" if den.facts.symmetric and guidance == 1.0 and steps <= FEW else "auto"
+    solver = solver or ("convex" if den.facts.symmetric and guidance == 1.0 else "auto")
     options = {"condition": condition, "guidance": guidance, "layout": "compact", "history": False}
     found = fpjax.invert(den, x, process, solver=solver, tol=tol, limit=limit, **options)
     again = np.asarray(fpjax.generate(den, found.latent, process, condition=condition, guidance=guidance))
@@ -219,6 +220,9 @@ def main() -> None:
     parser.add_argument("--models", type=Path)
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--limit", type=int, default=200, help="iterations of one step of a round trip")
+    parser.add_argument("--steps", type=int, nargs="+", choices=STEPS, default=STEPS, help="of a round trip")
+    parser.add_argument("--tol", type=float, default=PRECISIONS[0][1], help="of a round trip in float64")
+    parser.add_argument("--solver", choices=("auto", "convex"), help="of a round trip; convex for gradients, else auto")
     parser.add_argument("--record", type=Path, default=RECORD, help="what round trips have found so far")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--share", type=float, default=1.0, help="of the recipes' updates")
@@ -234,7 +238,9 @@ def main() -> None:
         seeds(given.seeds, given.share, given.only)
     else:
         jax.config.update("jax_enable_x64", True)
-        roundtrip(given.models, given.images, given.only, given.limit, given.record)
+        if not 0 < given.tol < float("inf"):
+            parser.error(f"--tol {given.tol} is no tolerance: it must be positive and finite")
+        roundtrip(given.models, given.images, given.only, given.record, given)
 
 
 if __name__ == "__main__":
