@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 import fpjax
 from fpjax.evidence import FpjaxError
-from fpjax.models import exact, recipes, store, training
+from fpjax.models import exact, mixture, recipes, store, training
 
 
 def zoo(seed: int):
@@ -113,6 +113,33 @@ def test_tweedie_on_a_mixture():
 
     wanted = y + sigma**2 * jax.grad(log_density)(jnp.asarray(y))
     assert np.allclose(exact.mixture(means, stds, weights)(y, sigma), wanted, rtol=1e-11)
+
+
+@pytest.mark.parametrize("sigma", [0.3, 4.0])
+def test_tweedie_on_a_mixture_with_directions(sigma):
+    """The same of Gaussians with low-rank covariances, each written out as a full matrix."""
+    rng, shape = np.random.default_rng(8), (3, 5, 2)
+    params = {
+        "means": rng.normal(size=shape[:2]),
+        "factors": np.linalg.qr(rng.normal(size=shape))[0],
+        "variances": rng.uniform(0.5, 2, (3, 2)),
+        "floor": rng.uniform(0.1, 0.5, 3),
+        "logits": rng.normal(size=(1, 3)),
+    }
+    y = rng.normal(size=5)
+
+    def log_density(v):
+        of = []
+        for k in range(3):
+            u, floor = params["factors"][k], params["floor"][k]
+            covariance = u * params["variances"][k] @ u.T + (floor + sigma**2) * np.eye(5)
+            r = v - params["means"][k]
+            of.append(params["logits"][0, k] - (r @ np.linalg.solve(covariance, np.eye(5)) @ r) / 2)
+            of[-1] -= np.linalg.slogdet(covariance)[1] / 2
+        return jax.nn.logsumexp(jnp.stack(of))
+
+    wanted = y + sigma**2 * jax.grad(log_density)(jnp.asarray(y))
+    assert np.allclose(mixture.denoise(params, jnp.asarray(y), sigma, jnp.int32(0)), wanted, rtol=1e-11)
 
 
 @pytest.mark.parametrize(
